@@ -1,0 +1,1 @@
+//! Registration of the template to the frame.

@@ -1,0 +1,2 @@
+//! The trainer: simulation, training, ONNX export.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The inspection daemon and the operator's verbs.
+fn main() {}

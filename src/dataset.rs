@@ -1,0 +1,1 @@
+//! Pair manifests and ground truth on disk.

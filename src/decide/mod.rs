@@ -1,0 +1,1 @@
+//! From the defect map to a verdict.
