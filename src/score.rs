@@ -1,1 +1,3 @@
 //! Scores of defect maps.
+
+pub mod components;
