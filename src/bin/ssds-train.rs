@@ -1,2 +1,5 @@
-//! The trainer: simulation, training, ONNX export.
-fn main() {}
+//! `ssds-train`: simulation, training and export of the SSDS network.
+
+fn main() -> std::process::ExitCode {
+    ssds::train::cli::main()
+}

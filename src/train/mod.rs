@@ -1,1 +1,21 @@
-//! Training.
+//! The trainer: simulation in, ONNX model out (feature `train`).
+//!
+//! Reading order: [`spec`] (the network's parts), [`config`] (a run's settings), [`batch`] (simulated crops), [`net`] (the network on
+//! burn), [`cpu`] (the same by hand for processors), [`phase`] and [`loss`] (L_irr and L), [`engine`] (a step), [`optim`], [`validate`],
+//! [`checkpoint`], [`run`] (the loop), [`onnx`] (the exported graph). burn is used in this module only.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod cpu;
+pub mod engine;
+pub mod export;
+pub mod loss;
+pub mod net;
+pub mod onnx;
+pub mod optim;
+pub mod phase;
+pub mod run;
+pub mod spec;
+pub mod validate;

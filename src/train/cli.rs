@@ -1,0 +1,215 @@
+//! The command line of `ssds-train`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::train::checkpoint::{Checkpoint, write_atomic};
+use crate::train::config::{DeviceKind, TrainConfig};
+use crate::train::export;
+use crate::train::run::{self, Ending, RunOptions};
+use crate::train::spec::Preset;
+
+/// Trains the SSDS network in simulation and writes it as ONNX.
+#[derive(Debug, Parser)]
+#[command(name = "ssds-train", version, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trains a network; Ctrl-C saves and says how to go on.
+    Train(TrainArgs),
+    /// Writes a checkpoint's network as ONNX, its threshold calibrated on simulation.
+    Export(ExportArgs),
+    /// Says what a checkpoint holds.
+    Inspect {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct TrainArgs {
+    /// Folder of the run: settings, metrics, checkpoints, model.
+    #[arg(long)]
+    out: PathBuf,
+    /// Settings in TOML; the flags below come on top.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Goes on with the run in --out.
+    #[arg(long, conflicts_with_all = ["config", "preset", "seed"])]
+    resume: bool,
+    /// Size of the network.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Seed of weights and simulation.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Steps in all.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Wall-clock budget, minutes: the schedule is stretched over it.
+    #[arg(long)]
+    max_minutes: Option<f64>,
+    /// Highest learning rate.
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Weight of the irrelevance loss.
+    #[arg(long)]
+    irrelevance: Option<f32>,
+    /// Where tensors are computed.
+    #[arg(long, value_enum)]
+    device: Option<DeviceKind>,
+    /// Threads that simulate, beside the training's own.
+    #[arg(long, default_value_t = 1)]
+    simulation_threads: usize,
+    /// Says nothing on standard error.
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The checkpoint.
+    checkpoint: PathBuf,
+    /// The model file.
+    #[arg(long)]
+    out: PathBuf,
+    /// Refuses a checkpoint of another preset.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Name in the metadata.
+    #[arg(long, default_value = "ssds")]
+    name: String,
+    /// Source revision in the metadata.
+    #[arg(long, default_value = "unknown")]
+    revision: String,
+    /// Leaves out the comparison with ONNX Runtime.
+    #[arg(long)]
+    no_check: bool,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Train(args) => train(&args),
+        Command::Export(args) => export_checkpoint(&args),
+        Command::Inspect { checkpoint } => inspect(&checkpoint),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ssds-train: {e:#}");
+            ExitCode::from(e.kind().exit_code())
+        }
+    }
+}
+
+fn settings(args: &TrainArgs, mut config: TrainConfig) -> TrainConfig {
+    if let Some(v) = args.preset {
+        config.preset = v;
+    }
+    if let Some(v) = args.seed {
+        config.seed = v;
+    }
+    if let Some(v) = args.steps {
+        config.steps = v;
+    }
+    if let Some(v) = args.max_minutes {
+        config.max_minutes = Some(v);
+    }
+    if let Some(v) = args.learning_rate {
+        config.learning_rate = v;
+    }
+    if let Some(v) = args.irrelevance {
+        config.loss.irrelevance = v;
+    }
+    if let Some(v) = args.device {
+        config.device = v;
+    }
+    config
+}
+
+fn train(args: &TrainArgs) -> Result<()> {
+    let options = RunOptions { folder: args.out.clone(), simulation_threads: args.simulation_threads, quiet: args.quiet };
+    let base = match &args.config {
+        Some(path) => TrainConfig::load(path)?,
+        None => TrainConfig::default(),
+    };
+    let config = settings(args, base);
+    let (layout, mut state) = run::prepare(Some(&config), &options, args.resume)?;
+    if args.resume {
+        state.config = settings(args, state.config);
+        state.config.check()?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    ctrlc::set_handler(move || {
+        // the second signal ends at once: the last checkpoint is whole in any case
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; once more ends at once");
+    })
+    .map_err(|e| Error::internal(format!("installing the signal handler: {e}")))?;
+    let ending = run::train(&layout, &mut state, &options, &stop)?;
+    if ending == Ending::Stopped {
+        eprintln!("stopped after step {}; go on with: ssds-train train --resume --out {}", state.step, args.out.display());
+        return Ok(());
+    }
+    let model = args.out.join("model.onnx");
+    let made = export::export(&layout, &state, "ssds", "unknown")?;
+    write_atomic(&model, &made.bytes, "model")?;
+    eprintln!(
+        "done after step {}: {} (held-out AP {:.2}, F1 at 0.5 {:.2})",
+        state.step,
+        model.display(),
+        made.scores.ap,
+        made.scores.f1_at_half
+    );
+    Ok(())
+}
+
+fn export_checkpoint(args: &ExportArgs) -> Result<()> {
+    let (layout, state) = Checkpoint::load(&args.checkpoint)?;
+    if let Some(wanted) = args.preset.filter(|p| *p != state.config.preset) {
+        return Err(Error::data(format!(
+            "checkpoint {}: holds preset {}, --preset asks for {}",
+            args.checkpoint.display(),
+            state.config.preset.name(),
+            wanted.name()
+        )));
+    }
+    let made = export::export(&layout, &state, &args.name, &args.revision)?;
+    write_atomic(&args.out, &made.bytes, "model")?;
+    println!("{}", export::summary(&args.out, &made));
+    if !args.no_check {
+        println!("{}", export::check(&layout, &state, &made, &args.out)?);
+    }
+    Ok(())
+}
+
+fn inspect(path: &Path) -> Result<()> {
+    let (layout, state) = Checkpoint::load(path)?;
+    println!("checkpoint   {}", path.display());
+    println!("preset       {} ({} values)", state.config.preset.name(), layout.param_count);
+    println!("seed         {}", state.config.seed);
+    println!("step         {} of {}", state.step, state.config.steps);
+    println!("time         {:.1} min", state.elapsed_secs / 60.0);
+    println!("multiple     {} px", layout.multiple);
+    match &state.scores {
+        Some(s) => println!("held out     AP {:.2}  MaxF1 {:.2}  F1 at 0.5 {:.2}", s.ap, s.max_f1, s.f1_at_half),
+        None => println!("held out     not validated yet"),
+    }
+    println!("\n{}", state.config.to_toml()?);
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! L = L_def + L_irr: what the network is trained to make small.
+//!
+//! L_def is the paper's MSE (on the sigmoid of the logit), BCE, Dice, or a weighted sum of them; L_irr is in `phase`. Pixels of weight 0
+//! (specks that are not scored, the rim the template does not cover) count in none of L_def.
+
+use burn::tensor::{Device, Tensor, TensorData, activation};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::train::phase::{Form, Irrelevance};
+
+/// Weights of the parts of the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Weight of the mean squared error of the map (the paper's L_def).
+    pub mse: f32,
+    /// Weight of the binary cross entropy.
+    pub bce: f32,
+    /// Weight of one minus the Dice coefficient over the batch.
+    pub dice: f32,
+    /// Weight of a defect pixel in the binary cross entropy against 1 of a good one.
+    pub positive_weight: f32,
+    /// The binary cross entropy's targets are this and one minus this, so that the map does not saturate.
+    pub label_smoothing: f32,
+    /// Weight of L_irr; 0 leaves it out.
+    pub irrelevance: f32,
+    /// Share of the training over which that weight grows from 0.
+    pub irrelevance_warmup: f32,
+    /// Multiplies the correlation map before the softmax of L_irr.
+    pub irrelevance_temperature: f32,
+    /// Which L_irr.
+    pub irrelevance_form: Form,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self {
+            mse: 1.0,
+            bce: 2.0,
+            dice: 1.0,
+            positive_weight: 2.0,
+            label_smoothing: 0.01,
+            irrelevance: 0.005,
+            irrelevance_warmup: 0.1,
+            irrelevance_temperature: 100.0,
+            irrelevance_form: Form::Paper,
+        }
+    }
+}
+
+impl LossConfig {
+    /// Whether every value is in its range.
+    ///
+    /// # Errors
+    /// The first that is not, with what was wanted.
+    pub fn check(&self) -> Result<()> {
+        let range = |name: &str, v: f32, low: f32, high: f32| {
+            if v >= low && v <= high {
+                Ok(())
+            } else {
+                Err(Error::config(format!("train.loss.{name} must be between {low} and {high}, got {v}")))
+            }
+        };
+        range("mse", self.mse, 0.0, 1000.0)?;
+        range("bce", self.bce, 0.0, 1000.0)?;
+        range("dice", self.dice, 0.0, 1000.0)?;
+        range("positive_weight", self.positive_weight, 0.1, 100.0)?;
+        range("label_smoothing", self.label_smoothing, 0.0, 0.4)?;
+        range("irrelevance", self.irrelevance, 0.0, 1000.0)?;
+        range("irrelevance_warmup", self.irrelevance_warmup, 0.0, 1.0)?;
+        range("irrelevance_temperature", self.irrelevance_temperature, 0.1, 1e5)?;
+        if self.mse + self.bce + self.dice <= 0.0 {
+            return Err(Error::config("train.loss: at least one of mse, bce and dice must be above 0"));
+        }
+        Ok(())
+    }
+}
+
+/// The parts of one step's loss.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Parts {
+    /// The weighted sum that was minimised.
+    pub total: f32,
+    /// Mean squared error.
+    pub mse: f32,
+    /// Binary cross entropy.
+    pub bce: f32,
+    /// One minus Dice.
+    pub dice: f32,
+    /// L_irr; 0 when it is left out.
+    pub irrelevance: f32,
+}
+
+/// The loss as a tensor (scalar, [1]) and its parts in the order total, mse, bce, dice, irrelevance ([5]).
+///
+/// Shapes: `logit`, `label`, `weight` [n, 1, h, w]; `pair` [n, 2, h, w].
+#[must_use]
+pub fn loss(
+    config: &LossConfig,
+    irrelevance: Option<(&Irrelevance, f32)>,
+    pair: Option<Tensor<4>>,
+    logit: Tensor<4>,
+    label: Tensor<4>,
+    weight: Tensor<4>,
+) -> (Tensor<1>, Tensor<1>) {
+    let count = weight.clone().sum().clamp_min(1.0); // [1]
+    let p = activation::sigmoid(logit.clone()); // [n, 1, h, w]
+    let mse = ((p.clone() - label.clone()).powi_scalar(2) * weight.clone()).sum() / count.clone();
+    // log(1 + exp(z)) - z * y, in the form that does not overflow
+    let target = label.clone() * (1.0 - 2.0 * config.label_smoothing) + config.label_smoothing;
+    let softplus = logit.clone().clamp_min(0.0) + (logit.clone().abs().neg().exp() + 1.0).log();
+    let emphasis = (label.clone() * (config.positive_weight - 1.0) + 1.0) * weight.clone();
+    let bce = ((softplus - logit * target) * emphasis).sum() / count;
+    let (pw, yw) = (p * weight.clone(), label * weight);
+    let dice = ((pw.clone() * yw.clone()).sum() * 2.0 + 1.0) / (pw.sum() + yw.sum() + 1.0);
+    let dice = dice.neg() + 1.0;
+    let mut total = mse.clone() * config.mse + bce.clone() * config.bce + dice.clone() * config.dice;
+    let irr = match (irrelevance, pair) {
+        (Some((irr, weight)), Some(pair)) if weight > 0.0 => {
+            let l = irr.loss(pair, config.irrelevance_form);
+            total = total + l.clone() * weight;
+            l
+        }
+        _ => mse.clone() * 0.0,
+    };
+    let parts = Tensor::cat(vec![total.clone(), mse, bce, dice, irr], 0);
+    (total, parts)
+}
+
+/// Reads the parts of [`loss`] from the device.
+///
+/// # Errors
+/// The device's failure to read.
+pub fn read_parts(parts: Tensor<1>) -> Result<Parts> {
+    let v = read(parts)?;
+    Ok(Parts { total: v[0], mse: v[1], bce: v[2], dice: v[3], irrelevance: v[4] })
+}
+
+/// Copies a tensor to memory.
+///
+/// # Errors
+/// The device's failure to read.
+pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    tensor.into_data().try_to_vec::<f32>().map_err(|e| Error::internal(format!("reading a tensor: {e:?}")))
+}
+
+/// A batch of pictures as a tensor.
+#[must_use]
+pub fn tensor4(values: &[f32], dims: [usize; 4], device: &Device) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(values.to_vec(), dims), device)
+}
