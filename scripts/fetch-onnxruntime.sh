@@ -1,9 +1,9 @@
 #!/bin/sh
 # Takes libonnxruntime out of the PyPI wheel `onnxruntime` with pinned SHA-256 sums (wheel and library) into a folder that git ignores.
 #
-# usage: scripts/fetch-onnxruntime.sh [--arch x86_64|aarch64] [--dest DIR]
+# usage: scripts/fetch-onnxruntime.sh [--arch x86_64|aarch64] [DIR]
 #   --arch  machine to fetch for; default: this one
-#   --dest  folder to fill; default: runtime/ of this checkout (runtime/aarch64/ when fetching for another machine)
+#   DIR     folder to fill; default: runtime/ of this checkout (runtime/aarch64/ when fetching for another machine)
 #
 # Writes libonnxruntime.so.VERSION, a link libonnxruntime.so, and ONNX Runtime's licence and third-party notices. Does nothing when
 # the library is there with the right sum. Exit: 0 done, 64 usage, 69 no pip or no network, 65 a sum is wrong, 73 cannot write.
@@ -19,9 +19,9 @@ dest=
 while [ $# -gt 0 ]; do
     case $1 in
         --arch) [ $# -ge 2 ] || fail 64 "--arch needs a value"; arch=$2; shift 2 ;;
-        --dest) [ $# -ge 2 ] || fail 64 "--dest needs a value"; dest=$2; shift 2 ;;
         -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        *) fail 64 "unknown argument '$1'; wanted --arch or --dest" ;;
+        -*) fail 64 "unknown option '$1'; wanted --arch" ;;
+        *) [ -z "$dest" ] || fail 64 "one folder is wanted, got '$dest' and '$1'"; dest=$1; shift ;;
     esac
 done
 case $arch in arm64) arch=aarch64 ;; amd64) arch=x86_64 ;; esac
