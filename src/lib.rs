@@ -15,6 +15,7 @@ pub mod decide;
 pub mod error;
 pub mod frame;
 pub mod geometry;
+pub mod golden;
 pub mod score;
 pub mod simulate;
 pub mod template;

@@ -1,0 +1,246 @@
+//! Finds and loads the ONNX Runtime library, once a process.
+//!
+//! The library is no link-time dependency: a Jetson board brings its own build, a plain machine the one out of the PyPI wheel. Places, in
+//! this order: the setting (a file, or a folder that holds it), the environment variable `ORT_DYLIB_PATH`, the folder of the running
+//! program, `/usr/lib/ssds`, the system's library folders. A place that somebody *named* (setting, variable) must work: nothing else is
+//! tried after it. A place that is only customary is passed over with a warning when its library does not fit. The error names every place
+//! with what was wrong there.
+//!
+//! Limits: one library a process, for good (ONNX Runtime cannot be unloaded); asking for another one afterwards is an error. At least
+//! version 1.[`OLDEST_MINOR`] is needed.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::error::{Error, Kind, Result};
+
+/// Oldest ONNX Runtime 1.x accepted (the `api-N` feature of crate ort).
+pub const OLDEST_MINOR: u32 = ort::MINOR_VERSION;
+/// The folder a package installs the library into.
+pub const PACKAGE_FOLDER: &str = "/usr/lib/ssds";
+/// The environment variable that names the library.
+pub const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// The library in force.
+#[derive(Clone)]
+pub struct Library {
+    /// The file.
+    pub path: PathBuf,
+    /// Its version, such as `1.31.1`.
+    pub version: String,
+    environment: ort::environment::Environment,
+}
+
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Library").field("path", &self.path).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl Library {
+    /// ONNX Runtime's process-wide environment.
+    pub(super) fn environment(&self) -> &ort::environment::Environment {
+        &self.environment
+    }
+}
+
+/// A place where the library may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// How a person calls it.
+    origin: String,
+    path: PathBuf,
+    /// Somebody asked for exactly this one.
+    named: bool,
+}
+
+static LOADED: Mutex<Option<Library>> = Mutex::new(None);
+
+/// Loads the library, or answers the one already loaded. `setting` is `inference.library`.
+///
+/// # Errors
+/// [`Kind::Config`] when a named library does not fit or another one is already loaded; [`Kind::Unavailable`] when no customary place
+/// holds a fitting one. The message lists every place and what was wrong there.
+pub fn load(setting: Option<&Path>) -> Result<Library> {
+    let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(library) = loaded.as_ref() {
+        if let Some(setting) = setting {
+            let wanted = library_file(setting);
+            if canonical(&wanted) != canonical(&library.path) {
+                return Err(Error::config(format!(
+                    "inference.library is {}, but this process has loaded {} and ONNX Runtime cannot be exchanged; restart it",
+                    wanted.display(),
+                    library.path.display()
+                )));
+            }
+        }
+        return Ok(library.clone());
+    }
+    let variable = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+    let library = search(&places(setting, variable.as_deref(), beside.as_deref()))?;
+    log::info!("ONNX Runtime {} from {}", library.version, library.path.display());
+    *loaded = Some(library.clone());
+    Ok(library)
+}
+
+fn places(setting: Option<&Path>, variable: Option<&Path>, beside: Option<&Path>) -> Vec<Place> {
+    if let Some(path) = setting {
+        return vec![Place { origin: "inference.library".into(), path: library_file(path), named: true }];
+    }
+    if let Some(path) = variable {
+        return vec![Place { origin: VARIABLE.into(), path: library_file(path), named: true }];
+    }
+    let triplet = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let folders = beside
+        .map(|b| ("beside the program", b.to_path_buf()))
+        .into_iter()
+        .chain([("package", PathBuf::from(PACKAGE_FOLDER))])
+        .chain(["/usr/local/lib", triplet.as_str(), "/usr/lib64", "/usr/lib"].map(|d| ("system", PathBuf::from(d))));
+    folders.map(|(origin, folder)| Place { origin: origin.into(), path: library_file_in(&folder), named: false }).collect()
+}
+
+/// A folder stands for the library in it.
+fn library_file(path: &Path) -> PathBuf {
+    if path.is_dir() { library_file_in(path) } else { path.to_path_buf() }
+}
+
+/// `libonnxruntime.so`, else the highest `libonnxruntime.so.*` of the folder.
+fn library_file_in(folder: &Path) -> PathBuf {
+    const NAME: &str = "libonnxruntime.so";
+    let plain = folder.join(NAME);
+    if plain.exists() {
+        return plain;
+    }
+    let version = |name: &str| -> Option<Vec<u32>> {
+        name.strip_prefix(NAME)?.strip_prefix('.')?.split('.').map(|part| part.parse().ok()).collect()
+    };
+    let found = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        Some((version(name.to_str()?)?, entry.path()))
+    });
+    found.max().map_or(plain, |(_, path)| path)
+}
+
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn search(places: &[Place]) -> Result<Library> {
+    let mut faults = Vec::new();
+    for place in places {
+        match try_load(&place.path) {
+            Ok(library) => return Ok(library),
+            Err(fault) => {
+                if !place.named && place.path.exists() {
+                    log::warn!("ONNX Runtime library {} ({}) passed over: {fault}", place.path.display(), place.origin);
+                }
+                faults.push((place, fault));
+            }
+        }
+    }
+    let mut message = String::from("no usable ONNX Runtime library; tried");
+    for (place, fault) in &faults {
+        let _ = write!(message, "\n  {} ({}): {fault}", place.path.display(), place.origin);
+    }
+    let _ = write!(
+        message,
+        "\nwanted libonnxruntime.so 1.{OLDEST_MINOR} or newer for {}: scripts/fetch-onnxruntime.sh brings one; set inference.library or {VARIABLE}",
+        std::env::consts::ARCH
+    );
+    let kind = if places.iter().any(|p| p.named) { Kind::Config } else { Kind::Unavailable };
+    Err(Error::new(kind, message))
+}
+
+fn try_load(path: &Path) -> Result<Library, String> {
+    check_elf(path)?;
+    let path = std::path::absolute(path).map_err(|e| e.to_string())?;
+    let builder = ort::init_from(&path).map_err(|error| match error {
+        ort::LoadDynamicError::Dlopen { error, .. } => format!("cannot be loaded: {}", chain(&error)),
+        ort::LoadDynamicError::MissingApi { .. } => "is not ONNX Runtime (no OrtGetApiBase)".to_owned(),
+        ort::LoadDynamicError::InvalidVersionString => "its version cannot be read".to_owned(),
+        ort::LoadDynamicError::BadVersion { version_str, .. } => {
+            format!("is version {version_str}, wanted 1.{OLDEST_MINOR} or newer")
+        }
+    })?;
+    let environment = builder
+        .with_name("ssds")
+        .with_telemetry(false)
+        .with_logger(std::sync::Arc::new(forward_log))
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?;
+    let version = version(&path)?;
+    Ok(Library { path, version, environment })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| source.to_string())
+}
+
+/// The version that the loaded library gives itself; ort's own wrapper tells only branch and commit.
+fn version(path: &Path) -> Result<String, String> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a NUL byte".to_owned())?;
+    // SAFETY: `name` is a C string. RTLD_NOLOAD only answers the handle of the library that `ort::init_from` loaded (or null) and runs no
+    // constructor; the handle is never closed, as the library stays for the life of the process.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+    if handle.is_null() {
+        return Err("was loaded but cannot be found again".to_owned());
+    }
+    // SAFETY: `handle` is a live library handle and the symbol's name is a C string.
+    let symbol = unsafe { libc::dlsym(handle, c"OrtGetApiBase".as_ptr()) };
+    if symbol.is_null() {
+        return Err("is not ONNX Runtime (no OrtGetApiBase)".to_owned());
+    }
+    // SAFETY: ONNX Runtime's C API declares this symbol as a function without arguments that answers a pointer to a static OrtApiBase;
+    // `ort::init_from` has called it in the same way and read the same version string.
+    let text = unsafe {
+        let base = std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> *const ort::sys::OrtApiBase>(symbol)();
+        if base.is_null() {
+            return Err("gives no API".to_owned());
+        }
+        std::ffi::CStr::from_ptr(((*base).GetVersionString)())
+    };
+    Ok(text.to_string_lossy().into_owned())
+}
+
+/// ONNX Runtime's own messages go to this program's log under target `onnxruntime`.
+fn forward_log(level: ort::logging::LogLevel, _category: &str, _id: &str, location: &str, message: &str) {
+    use ort::logging::LogLevel;
+    let level = match level {
+        LogLevel::Fatal | LogLevel::Error => log::Level::Error,
+        LogLevel::Warning => log::Level::Warn,
+        LogLevel::Info => log::Level::Debug,
+        LogLevel::Verbose => log::Level::Trace,
+    };
+    log::log!(target: "onnxruntime", level, "{message} ({location})");
+}
+
+/// Reads the ELF header: the dynamic loader's own message for a foreign machine is "No such file or directory".
+fn check_elf(path: &Path) -> Result<(), String> {
+    let mut file = std::fs::File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => "not there".to_owned(),
+        _ => format!("cannot be read: {e}"),
+    })?;
+    let mut header = [0_u8; 20];
+    file.read_exact(&mut header).map_err(|_| "is no shared library (shorter than an ELF header)".to_owned())?;
+    if header[..4] != *b"\x7fELF" {
+        return Err("is no shared library (no ELF header)".to_owned());
+    }
+    let machine =
+        if header[5] == 2 { u16::from_be_bytes([header[18], header[19]]) } else { u16::from_le_bytes([header[18], header[19]]) };
+    let name = |machine| match machine {
+        3 => "x86",
+        40 => "arm",
+        62 => "x86_64",
+        183 => "aarch64",
+        243 => "riscv64",
+        _ => "another machine",
+    };
+    if name(machine) != std::env::consts::ARCH {
+        return Err(format!("is built for {}, wanted {}", name(machine), std::env::consts::ARCH));
+    }
+    Ok(())
+}
