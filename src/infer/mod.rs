@@ -11,12 +11,14 @@
 
 pub mod contract;
 mod detector;
+pub mod engine;
 pub mod library;
 pub mod model;
 pub mod onnx;
 pub mod parity;
 pub mod provider;
 mod session;
+pub mod signature;
 pub mod tile;
 
 #[cfg(test)]
@@ -72,6 +74,8 @@ pub struct Settings {
     pub warm_up_px: Option<(usize, usize)>,
     /// SHA-256 that the model file must have, 64 hexadecimal digits.
     pub sha256: Option<String>,
+    /// Public keys of which one must have signed the model ([`signature`]); empty = no signature is asked for.
+    pub trusted_keys: Vec<String>,
     /// Refuse a model without a golden vector.
     pub require_parity: bool,
     /// Largest difference from the golden vector at 32 bits.
@@ -103,6 +107,7 @@ impl Default for Settings {
             batch: 1,
             warm_up_px: None,
             sha256: None,
+            trusted_keys: Vec::new(),
             require_parity: false,
             tolerance: 1e-3,
             tolerance_reduced: 2e-2,

@@ -2,7 +2,7 @@
 //!
 //! The file is read once; what is hashed and checked is what ONNX Runtime gets, so nobody can exchange it in between. The sum must equal the
 //! setting `inference.sha256` when that is set, and the line of a manifest beside the model when there is one: `MODEL.sha256` or
-//! `SHA256SUMS`, both as `sha256sum` writes them.
+//! `SHA256SUMS`, both as `sha256sum` writes them. With `inference.trusted_keys` it must also be signed ([`super::signature`]).
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use super::Settings;
 use super::contract::Contract;
 use super::onnx::{self, Structure};
+use super::signature;
 
 /// A model file that passed every check that needs no ONNX Runtime.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct ModelFile {
     pub sha256: String,
     /// The manifest that confirmed the sum, when there is one.
     pub manifest: Option<PathBuf>,
+    /// The trusted key that signed it, when signatures are asked for.
+    pub signed_by: Option<String>,
     /// What it holds.
     pub structure: Structure,
     /// What it says about itself.
@@ -57,9 +60,10 @@ impl ModelFile {
             return Err(Error::data(format!("{what}: sha256 is {sha256}, inference.sha256 wants {wanted}")));
         }
         let manifest = check_manifest(&path, &sha256).map_err(|e| e.context(&what))?;
+        let signed_by = signature::check(&path, &bytes, &settings.trusted_keys).map_err(|e| e.context(&what))?;
         let structure = onnx::read(&bytes).map_err(|e| e.context(&what))?;
         let contract = Contract::of(&structure).map_err(|e| e.context(&what))?;
-        Ok(Self { path, bytes, sha256, manifest, structure, contract })
+        Ok(Self { path, bytes, sha256, manifest, signed_by, structure, contract })
     }
 }
 
