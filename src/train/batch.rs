@@ -93,7 +93,7 @@ fn add_crop(config: &TrainConfig, sample: &Sample, crop: usize, rng: &mut Pcg64,
     let uncovered = (uniform(rng) < config.uncovered_share).then(|| {
         let angle = uniform(rng) * std::f32::consts::TAU;
         let depth = uniform(rng) * 0.33 * crop as f32;
-        (angle.cos(), angle.sin(), crop as f32 * 0.5 - depth)
+        (angle.cos(), angle.sin(), crop as f32 * 0.5 - depth, uniform(rng) < 0.5)
     });
     let source = |x: usize, y: usize| {
         let (x, y) = if turn & 1 == 1 { (y, x) } else { (x, y) };
@@ -119,14 +119,15 @@ fn add_crop(config: &TrainConfig, sample: &Sample, crop: usize, rng: &mut Pcg64,
             batch.weight.push(f32::from(u8::from(label != simulate::NOT_SCORED)));
         }
     }
-    if let Some((nx, ny, limit)) = uncovered {
+    if let Some((nx, ny, limit, black)) = uncovered {
         let at = batch.label.len() - crop * crop;
         let centre = (crop as f32 - 1.0) * 0.5;
         for y in 0..crop {
             for x in 0..crop {
                 if (x as f32 - centre) * nx + (y as f32 - centre) * ny > limit {
                     let i = y * crop + x;
-                    batch.pair[first + i] = 0.0;
+                    // black as a plain warp leaves it, or filled from the frame as the detector does
+                    batch.pair[first + i] = if black { 0.0 } else { batch.pair[first + crop * crop + i] };
                     batch.label[at + i] = 0.0;
                     batch.weight[at + i] = 0.0;
                 }
@@ -283,7 +284,7 @@ fn cut(
             let pass = k / config.pool;
             let number = pass / config.reuse;
             if pool.as_ref().is_none_or(|p| p.0 != number) {
-                pool = None;
+                drop(pool.take());
                 match pools.recv() {
                     Ok(p) => pool = Some(p),
                     Err(_) => return,

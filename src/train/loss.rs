@@ -43,7 +43,7 @@ impl Default for LossConfig {
             label_smoothing: 0.01,
             irrelevance: 0.005,
             irrelevance_warmup: 0.1,
-            irrelevance_temperature: 100.0,
+            irrelevance_temperature: 30.0,
             irrelevance_form: Form::Paper,
         }
     }
@@ -149,4 +149,49 @@ pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
 #[must_use]
 pub fn tensor4(values: &[f32], dims: [usize; 4], device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values.to_vec(), dims), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_small_case_by_hand() {
+        let device = Device::flex();
+        let t = |v: &[f32]| tensor4(v, [1, 1, 1, 3], &device);
+        let config = LossConfig { positive_weight: 3.0, label_smoothing: 0.0, ..LossConfig::default() };
+        // scores 0.5, 0.8 and one that does not count
+        let logit = [0.0, 4f32.ln(), 50.0];
+        let (_, parts) = loss(&config, None, None, t(&logit), t(&[1.0, 0.0, 0.0]), t(&[1.0, 1.0, 0.0]));
+        let p = read_parts(parts).unwrap();
+        assert!((p.mse - (0.25 + 0.64) / 2.0).abs() < 1e-5, "{p:?}");
+        assert!((p.bce - (3.0 * 2f32.ln() - 0.2f32.ln()) / 2.0).abs() < 1e-5, "{p:?}");
+        assert!((p.dice - (1.0 - (2.0 * 0.5 + 1.0) / (1.3 + 1.0 + 1.0))).abs() < 1e-5, "{p:?}");
+        assert!((p.total - (p.mse + 2.0 * p.bce + p.dice)).abs() < 1e-5);
+        assert_eq!(p.irrelevance, 0.0);
+    }
+
+    #[test]
+    fn extreme_logits_stay_finite() {
+        let device = Device::flex().autodiff();
+        let logit = tensor4(&[90.0, -90.0], [1, 1, 1, 2], &device).require_grad();
+        let t = |v: &[f32]| tensor4(v, [1, 1, 1, 2], &device);
+        let (total, parts) = loss(&LossConfig::default(), None, None, logit.clone(), t(&[0.0, 1.0]), t(&[1.0, 1.0]));
+        assert!(read_parts(parts).unwrap().total.is_finite());
+        let g = read(logit.grad(&total.backward()).unwrap()).unwrap();
+        assert!(g.iter().all(|g| g.is_finite()), "{g:?}");
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        let fault = |c: LossConfig| c.check().unwrap_err().message().to_string();
+        assert_eq!(
+            fault(LossConfig { label_smoothing: f32::NAN, ..LossConfig::default() }),
+            "train.loss.label_smoothing must be between 0 and 0.4, got NaN"
+        );
+        assert_eq!(
+            fault(LossConfig { mse: 0.0, bce: 0.0, dice: 0.0, ..LossConfig::default() }),
+            "train.loss: at least one of mse, bce and dice must be above 0"
+        );
+    }
 }

@@ -10,6 +10,8 @@
 
 pub mod kernels;
 pub mod simd;
+#[cfg(test)]
+mod tests;
 
 use rayon::prelude::*;
 
