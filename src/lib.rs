@@ -10,6 +10,7 @@
 // -- core
 pub mod align;
 pub mod clock;
+pub mod config;
 pub mod dataset;
 pub mod decide;
 pub mod error;
@@ -20,15 +21,28 @@ pub mod golden;
 pub mod overlay;
 pub mod score;
 pub mod simulate;
+pub mod telemetry;
 pub mod template;
 
 // -- daemon
 #[cfg(feature = "daemon")]
+pub mod capture;
+#[cfg(feature = "daemon")]
+pub mod cmd;
+#[cfg(feature = "daemon")]
 pub mod infer;
+#[cfg(feature = "daemon")]
+pub mod logging;
+#[cfg(feature = "daemon")]
+pub mod pipeline;
 #[cfg(feature = "daemon")]
 pub mod publish;
 #[cfg(feature = "daemon")]
 pub mod record;
+#[cfg(feature = "daemon")]
+pub mod shutdown;
+#[cfg(feature = "daemon")]
+pub mod status;
 
 // -- trainer
 #[cfg(feature = "train")]

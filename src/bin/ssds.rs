@@ -1,2 +1,7 @@
 //! The inspection daemon and the operator's verbs.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ssds::cmd::main()
+}

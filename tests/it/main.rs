@@ -1,1 +1,6 @@
 //! The one integration test binary: drives the built programs.
+
+mod bad_input;
+mod line;
+mod offline;
+mod support;

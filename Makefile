@@ -1,0 +1,62 @@
+# SSDS. `make demo` and `make test` need a Rust toolchain, Python 3 and network; everything else is installed or named by them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+ORT_VERSION  := 1.31.1
+RUNTIME      := runtime
+ORT_LIB      := $(RUNTIME)/libonnxruntime.so.$(ORT_VERSION)
+DEMO_SECONDS ?= 0
+DEMO_DIR     ?= demo-out
+CARGO        ?= cargo
+# One feature set for building and testing, so that dependencies are compiled once.
+TEST_FEATURES := embedded-broker,train
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# -- set-up ---------------------------------------------------------------------------------------------------------------------
+.PHONY: deps deps-test
+deps: ## system packages for building (apt-get as root, else the list of what is missing)
+	@scripts/install-packages.sh build
+deps-test: ## the same for the tests
+	@scripts/install-packages.sh build test
+
+$(ORT_LIB): scripts/fetch-onnxruntime.sh
+	@scripts/fetch-onnxruntime.sh $(RUNTIME)
+.PHONY: runtime
+runtime: $(ORT_LIB) ## ONNX Runtime's CPU library into runtime/ (from the PyPI wheel, by pinned checksum)
+
+# -- build ----------------------------------------------------------------------------------------------------------------------
+.PHONY: build train
+build: deps ## the daemon, release
+	$(CARGO) build --release --locked --bin ssds
+train: ## the trainer, release
+	$(CARGO) build --release --locked --no-default-features --features train --bin ssds-train
+
+# -- demo -----------------------------------------------------------------------------------------------------------------------
+.PHONY: demo
+demo: deps runtime ## inspect recorded frames with an embedded broker, live results; DEMO_SECONDS=20 stops by itself
+	$(CARGO) build --release --locked --features embedded-broker --bin ssds
+	scripts/demo.sh $(abspath $(DEMO_DIR)) $(DEMO_SECONDS)
+
+# -- checks ---------------------------------------------------------------------------------------------------------------------
+.PHONY: test fmt clippy deny docs check
+test: deps-test runtime ## every test: unit, integration with a real mosquitto, trainer smoke run
+	ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES)
+fmt: ## formatting
+	$(CARGO) fmt --check
+clippy: deps ## lints for every feature set
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features train -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features $(TEST_FEATURES) -- -D warnings
+deny: ## advisories, licences, bans (cargo install cargo-deny --locked)
+	$(CARGO) deny --all-features check
+docs: deps ## API documentation without warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features $(TEST_FEATURES)
+check: fmt clippy test docs deny ## everything above
+
+.PHONY: clean
+clean: ## build output, runtime library, demo output
+	$(CARGO) clean
+	rm -rf $(RUNTIME) demo-out

@@ -1,0 +1,46 @@
+#!/bin/sh
+# Installs the system packages that building (and testing) needs: `install-packages.sh build [test]`.
+# As root on Debian or Ubuntu it calls apt-get; otherwise it names what is missing and how to get it.
+set -eu
+
+build="libclang-dev pkg-config gcc make python3 ca-certificates"
+test="mosquitto mosquitto-clients"
+
+wanted=""
+for group in "$@"; do
+    case "$group" in
+        build) wanted="$wanted $build" ;;
+        test) wanted="$wanted $test" ;;
+        *) echo "install-packages: group must be build or test, got $group" >&2; exit 64 ;;
+    esac
+done
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "install-packages: cargo is missing; install a Rust toolchain (https://rustup.rs), version 1.95 or newer" >&2
+    exit 69
+fi
+if ! command -v dpkg-query >/dev/null 2>&1; then
+    echo "install-packages: not a Debian or Ubuntu system; make sure you have the equivalents of:$wanted" >&2
+    exit 0
+fi
+
+missing=""
+for package in $wanted; do
+    # python3 and make may come from elsewhere than dpkg.
+    case "$package" in
+        python3 | make | gcc | pkg-config) command -v "$package" >/dev/null 2>&1 && continue ;;
+        mosquitto) { command -v mosquitto || test -x /usr/sbin/mosquitto; } >/dev/null 2>&1 && continue ;;
+    esac
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" = 0 ]; then
+    echo "installing:$missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+else
+    echo "install-packages: missing system packages; please run:  sudo apt-get install$missing" >&2
+    exit 69
+fi

@@ -1,0 +1,69 @@
+//! The verbs of `ssds`, one file each.
+//!
+//! A verb takes its arguments and answers with an exit code: 0 ok, 1 inspected NG or a check found problems, 2 inspected ERROR; errors
+//! exit with their kind's code (sysexits).
+
+pub mod check;
+pub mod config;
+pub mod inspect;
+pub mod run;
+pub mod teach;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Kind, Result};
+
+/// Template-based visual inspection: registers frames to one golden image, finds what differs, loses no result.
+#[derive(Debug, Parser)]
+#[command(name = "ssds", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the daemon.
+    Run(run::Args),
+    /// Check a configuration and everything it names, without starting anything.
+    Check(check::Args),
+    /// Print the sample configuration, its schema or its reference.
+    Config(config::Args),
+    /// Teach a product's template from a defect-free picture.
+    Teach(teach::Args),
+    /// Inspect recorded pairs or one frame, offline.
+    Inspect(inspect::Args),
+}
+
+/// Runs the program: parses the command line, starts logging, calls the verb and turns its answer into an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are answers, everything else is a usage error.
+            let code = if e.use_stderr() { Kind::Usage.exit_code() } else { 0 };
+            if e.print().is_err() {
+                return ExitCode::from(Kind::Io.exit_code());
+            }
+            return ExitCode::from(code);
+        }
+    };
+    crate::logging::init();
+    let answer: Result<u8> = match cli.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Check(args) => check::run(args),
+        Verb::Config(args) => config::run(args),
+        Verb::Teach(args) => teach::run(args),
+        Verb::Inspect(args) => inspect::run(args),
+    };
+    match answer {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("ssds: {e:#}");
+            ExitCode::from(e.kind().exit_code())
+        }
+    }
+}

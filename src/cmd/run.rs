@@ -1,0 +1,461 @@
+//! `ssds run`: the daemon.
+//!
+//! Order of starting: settings, store, template, network (warmed up), broker client, pipeline, `READY=1`. Wrong settings and missing
+//! files end the process with their exit code; a missing camera or broker is retried for ever and shown in the state.
+
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use crate::align::{self, TemplateModel};
+use crate::capture;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config};
+use crate::decide;
+use crate::error::{Error, Kind, Result};
+use crate::infer::{self, Detector};
+use crate::pipeline::event::{Station, model_ref};
+use crate::pipeline::job::Product;
+use crate::pipeline::ledger::Balance;
+use crate::pipeline::overlay::{Keep, OverlayWriter};
+use crate::pipeline::source::Overload;
+use crate::pipeline::steps::ImageLimits;
+use crate::pipeline::supervisor::{Supervisor, notify};
+use crate::pipeline::{Hold, Parts, Pipeline, Settings};
+use crate::publish::{self, CommandKind, Identity, PublishSettings, Publisher, TlsSettings};
+use crate::record::message::ActiveRecipe;
+use crate::record::store::{Store, StoreSettings};
+use crate::shutdown::Shutdown;
+use crate::status::Status;
+use crate::status::report::{Reporter, ReporterParts};
+use crate::record::store::Admission;
+use crate::pipeline::event::clock_state;
+use crate::record::event::TemplateRef;
+use crate::record::message::Reason;
+use crate::telemetry::Telemetry;
+use crate::template::store::Store as TemplateStore;
+
+/// A stop ends within this time, whatever happens.
+const STOP_LIMIT: Duration = Duration::from_millis(4_700);
+/// At a stop the publisher gets this long for what the broker has not taken yet.
+const PUBLISH_LIMIT: Duration = Duration::from_millis(1_500);
+/// How often the supervisor looks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How to run.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file.
+    #[arg(long, default_value = "/etc/ssds/ssds.toml")]
+    config: PathBuf,
+    /// Stop after so many seconds; 0 = run until stopped.
+    #[arg(long, default_value_t = 0)]
+    seconds: u64,
+}
+
+/// Runs until stopped.
+///
+/// # Errors
+/// What keeps the daemon from starting, or results that could not be kept.
+pub fn run(args: Args) -> Result<u8> {
+    let config = config::load(&args.config)?;
+    let shutdown = Shutdown::new();
+    shutdown.listen()?;
+    Daemon::start(&config, shutdown)?.supervise(args.seconds)
+}
+
+/// The started daemon.
+struct Daemon {
+    pipeline: Pipeline,
+    supervisor: Supervisor,
+    shutdown: Shutdown,
+    status: Status,
+    telemetry: Telemetry,
+    clock: Arc<dyn Clock>,
+    started: Instant,
+    publisher: Option<Publisher>,
+    reporter: Option<Reporter>,
+    #[cfg(feature = "embedded-broker")]
+    _broker: Option<publish::broker::EmbeddedBroker>,
+}
+
+impl Daemon {
+    fn start(config: &Config, shutdown: Shutdown) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (telemetry, status) = (Telemetry::new(), Status::new());
+        log::info!("ssds {} station {} starting", env!("CARGO_PKG_VERSION"), config.text("station.name"));
+        telemetry.gauge("ssds_build_info", "Always 1; the version is in the label.", &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+
+        let store = open_store(config, Arc::clone(&clock))?;
+        status.update(|f| f.store_ready = true);
+        let product = load_product(config)?;
+        status.update(|f| f.template_ready = true);
+        let detector = open_detector(config)?;
+        status.update(|f| f.model_ready = true);
+        let info = detector.info();
+        log::info!(
+            "model {} {} on {} {}, ONNX Runtime {}, {}",
+            info.name,
+            info.version,
+            info.provider,
+            info.precision,
+            info.runtime_version,
+            info.parity
+        );
+        telemetry.gauge("ssds_provider_info", "Always 1; the provider in force is in the label.", &[("provider", info.provider)]).set(1.0);
+        let station = Station {
+            name: config.text("station.name"),
+            boot_id: store.boot_id().to_owned(),
+            config_sha256: config.sha256.clone(),
+            simulated: config.bool("station.simulated"),
+            product: config.text("product.name"),
+            model: model_ref(info),
+        };
+
+        #[cfg(feature = "embedded-broker")]
+        let broker = embedded_broker(config)?;
+        let template = TemplateRef {
+            id: product.template.id.clone(),
+            version: product.template.version,
+            sha256: product.template.sha256.clone(),
+        };
+        let publisher = start_publisher(config, &store, &station, &template, &clock)?;
+        let handle = publisher.as_ref().map(Publisher::handle);
+        let reader = if handle.is_some() { Some(store.reader()?) } else { None };
+        let fallback = info.fallbacks.first().map(|(p, why)| format!("{p} cannot be used: {why}; running on {}", info.provider));
+        let (watch, events) = crossbeam_channel::bounded(1024);
+
+        let pipeline_settings = pipeline_settings(config);
+        let (camera_config, camera_clock) = (config.clone(), Arc::clone(&clock));
+        let (bell, report_station) = (handle.clone(), station.clone());
+        let parts = Parts {
+            open_camera: Box::new(move || capture::open(&camera_config, Arc::clone(&camera_clock))),
+            product: Arc::new(RwLock::new(Some(Arc::new(product)))),
+            detector,
+            store,
+            station,
+            committed: Box::new(move || {
+                if let Some(bell) = &bell {
+                    bell.notify();
+                }
+            }),
+            overlays: overlays(config)?,
+            watch: handle.is_some().then_some(watch),
+            shutdown: shutdown.clone(),
+            status: status.clone(),
+            clock: Arc::clone(&clock),
+            telemetry: telemetry.clone(),
+        };
+        let pipeline = Pipeline::start(&pipeline_settings, parts)?;
+        let supervisor = Supervisor::new(pipeline.pulses(), config.duration("pipeline.stall_ms"), clock.as_ref());
+        let reporter = handle.zip(reader).map(|(handle, reader)| {
+            Reporter::new(ReporterParts {
+                handle,
+                reader,
+                status: status.clone(),
+                ledger: pipeline.ledger.clone(),
+                clock: Arc::clone(&clock),
+                station: report_station.name.clone(),
+                boot_id: report_station.boot_id.clone(),
+                recipe: Some(ActiveRecipe { product: report_station.product.clone(), template }),
+                events,
+                fallback,
+                interval: config.duration("mqtt.stats_secs"),
+            })
+        });
+        notify(&[NotifyState::Ready]);
+        log::info!("ready");
+        Ok(Self {
+            pipeline,
+            supervisor,
+            shutdown,
+            status,
+            telemetry,
+            clock,
+            started: Instant::now(),
+            publisher,
+            reporter,
+            #[cfg(feature = "embedded-broker")]
+            _broker: broker,
+        })
+    }
+
+    /// Looks after the running line until it is asked to stop, then ends it in order.
+    fn supervise(mut self, seconds: u64) -> Result<u8> {
+        while !self.shutdown.asked() && !self.pipeline.is_finished() {
+            if seconds > 0 && self.started.elapsed() >= Duration::from_secs(seconds) {
+                self.shutdown.ask();
+            }
+            self.supervisor.tick(self.clock.as_ref());
+            self.pipeline.measure_queues();
+            if let Some(reporter) = &mut self.reporter {
+                self.pipeline.hold.set(Hold::SPOOL, reporter.admission() == Admission::Full);
+                reporter.tick();
+            }
+            self.answer_commands();
+            self.clock.sleep(TICK);
+        }
+        notify(&[NotifyState::Stopping]);
+        log::info!("stopping");
+        let asked = Instant::now();
+        let ledger = self.pipeline.ledger.clone();
+        let clean = self.pipeline.drain(asked + STOP_LIMIT - Duration::from_millis(500));
+        self.status.update(|f| f.halted = true);
+        if let Some(reporter) = &mut self.reporter {
+            reporter.tick();
+        }
+        if let Some(publisher) = self.publisher.take() {
+            let left = STOP_LIMIT.saturating_sub(asked.elapsed()).min(PUBLISH_LIMIT).max(Duration::from_millis(200));
+            let report = publisher.shutdown(left);
+            if report.outbox_events > 0 {
+                log::warn!("{} results wait for the broker; they are sent after the next start", report.outbox_events);
+            }
+        }
+        summary(&ledger.balance(), &self.telemetry, self.started.elapsed());
+        if let Some(error) = self.status.take_fatal() {
+            return Err(error);
+        }
+        if !clean {
+            return Err(Error::internal(format!("the line did not stop within {:.1} s", STOP_LIMIT.as_secs_f64())));
+        }
+        Ok(0)
+    }
+}
+
+impl Daemon {
+    /// Carries out commands from the broker.
+    fn answer_commands(&mut self) {
+        let Some(publisher) = &self.publisher else { return };
+        for command in publisher.commands().try_iter() {
+            log::info!("command {:?} from the broker, request {}", command.kind, command.request_id);
+            match command.kind {
+                CommandKind::Pause | CommandKind::Resume => {
+                    let paused = command.kind == CommandKind::Pause;
+                    self.pipeline.hold.set(Hold::PAUSED, paused);
+                    self.status.update(|f| f.paused = paused);
+                    command.done(serde_json::json!({"paused": paused}));
+                }
+                _ => command.refuse(Reason::NotNow, "this station runs freely: only pause and resume are carried out"),
+            }
+        }
+    }
+}
+
+/// The last lines of a run: what came in, what became of it, time per stage.
+fn summary(balance: &Balance, telemetry: &Telemetry, ran: Duration) {
+    let verdicts = ["OK", "NG", "ERROR"].map(|v| telemetry.counter("ssds_inspections_total", "", &[("verdict", v)]).get());
+    log::info!(
+        "ran {:.1} s: {} frames = {} recorded ({} OK, {} NG, {} ERROR) + {} dropped + {} lost",
+        ran.as_secs_f64(),
+        balance.captured,
+        balance.recorded,
+        verdicts[0],
+        verdicts[1],
+        verdicts[2],
+        balance.dropped,
+        balance.lost
+    );
+    for stage in ["capture", "align", "infer", "decide", "record"] {
+        let s = telemetry.histogram("ssds_stage_duration_seconds", "", &[("stage", stage)]).summary();
+        log::info!("stage {stage:<8} mean {:.2} ms, worst {:.2} ms over {} frames", s.mean * 1e3, s.max * 1e3, s.count);
+    }
+}
+
+/// Starts the publisher, unless it is switched off.
+fn start_publisher(
+    config: &Config,
+    store: &Store,
+    station: &Station,
+    template: &TemplateRef,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Publisher>> {
+    if !config.bool("mqtt.enabled") {
+        log::warn!("mqtt.enabled is false: results are recorded, not published");
+        return Ok(None);
+    }
+    let identity = Identity {
+        boot_id: station.boot_id.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        clock: clock_state(),
+        model: Some(station.model.clone()),
+        template: Some(template.clone()),
+    };
+    Publisher::start(publish_settings(config), store.reader()?, identity, Arc::clone(clock)).map(Some)
+}
+
+/// The publisher's settings.
+#[must_use]
+pub fn publish_settings(config: &Config) -> PublishSettings {
+    PublishSettings {
+        host: config.text("mqtt.host"),
+        port: u16::try_from(config.i64("mqtt.port")).unwrap_or(1883),
+        prefix: config.text("mqtt.prefix"),
+        station: config.text("station.name"),
+        client_id: config.text_opt("mqtt.client_id").unwrap_or_default(),
+        protocol: if config.text("mqtt.protocol") == "5" { publish::Protocol::V5 } else { publish::Protocol::V311 },
+        keep_alive: config.duration("mqtt.keep_alive_secs"),
+        tls: config.bool("mqtt.tls").then(|| {
+            let default = TlsSettings::default();
+            TlsSettings {
+                ca_file: config.path_opt("mqtt.ca_file").unwrap_or(default.ca_file),
+                cert_file: config.path_opt("mqtt.cert_file"),
+                key_file: config.path_opt("mqtt.key_file"),
+                server_name: None,
+            }
+        }),
+        username: config.text_opt("mqtt.username"),
+        password_file: config.path_opt("mqtt.password_file"),
+        window: u16::try_from(config.i64("mqtt.inflight")).unwrap_or(50),
+        commands: publish::CommandSettings { enabled: config.bool("mqtt.commands"), ..publish::CommandSettings::default() },
+        ..PublishSettings::default()
+    }
+}
+
+#[cfg(feature = "embedded-broker")]
+fn embedded_broker(config: &Config) -> Result<Option<publish::broker::EmbeddedBroker>> {
+    if !config.bool("mqtt.embedded_broker") {
+        return Ok(None);
+    }
+    let broker = publish::broker::EmbeddedBroker::start(u16::try_from(config.i64("mqtt.port")).unwrap_or(0))?;
+    log::info!("embedded MQTT broker on 127.0.0.1:{}", broker.port());
+    Ok(Some(broker))
+}
+
+fn pipeline_settings(config: &Config) -> Settings {
+    Settings {
+        queue_frames: config.usize("pipeline.queue_frames"),
+        overload: match config.text("pipeline.overload").as_str() {
+            "answer" => Overload::Answer,
+            "wait" => Overload::Wait,
+            _ => Overload::Newest,
+        },
+        camera_timeout: config.duration("camera.timeout_ms"),
+        max_age: config.duration("camera.max_age_ms"),
+        drain: config.duration("pipeline.drain_ms"),
+        trigger: if config.text("camera.backend") == "replay" { "replay" } else { "free_run" },
+        limits: ImageLimits {
+            min_mean: config.f64("image.min_mean") as f32,
+            max_mean: config.f64("image.max_mean") as f32,
+            max_saturated_frac: config.f64("image.max_saturated_frac") as f32,
+            min_focus: config.f64("image.min_focus") as f32,
+        },
+        align: align_settings(config),
+    }
+}
+
+/// Registration's settings.
+#[must_use]
+pub fn align_settings(config: &Config) -> align::Settings {
+    align::Settings {
+        max_rotation_degrees: config.f64("align.max_rotation_degrees"),
+        min_scale: config.f64("align.min_scale"),
+        max_scale: config.f64("align.max_scale"),
+        min_confidence: config.f64("align.min_confidence"),
+        model: if config.text("align.model") == "affine" { align::Model::Affine } else { align::Model::Similarity },
+        track: config.bool("align.track"),
+        ..align::Settings::default()
+    }
+}
+
+/// The decision's settings.
+#[must_use]
+pub fn decision_settings(config: &Config) -> decide::Settings {
+    decide::Settings {
+        threshold: config.f64("decision.threshold") as f32,
+        low_threshold: config.f64_opt("decision.low_threshold").map(|v| v as f32),
+        min_area_px: config.usize("decision.min_area_px"),
+        merge_distance_px: config.usize("decision.merge_distance_px"),
+        edge_margin_px: config.usize("decision.edge_margin_px"),
+        ..decide::Settings::default()
+    }
+}
+
+/// Loads the product's active template and prepares its side of the registration.
+///
+/// # Errors
+/// [`Kind::Missing`] when nothing was taught, [`Kind::Data`] when the stored template is damaged or unusable.
+pub fn load_product(config: &Config) -> Result<Product> {
+    let (folder, name) = (config.template_dir(), config.text("product.name"));
+    let store = TemplateStore::open(&folder)?;
+    let id = crate::template::id_of(&name)?;
+    let template = store.load_active(&id).map_err(|e| e.context(format!("product.name {name}")))?;
+    let model = TemplateModel::new(&template.image, template.mask.as_deref(), &align_settings(config))
+        .map_err(|e| e.context(format!("template {} version {}", template.id, template.version)))?;
+    Ok(Product { template, model, decision: decision_settings(config) })
+}
+
+/// Loads the network, checks it and warms it up.
+///
+/// # Errors
+/// As [`Detector::open`].
+pub fn open_detector(config: &Config) -> Result<Detector> {
+    let providers = config.texts("inference.providers").iter().map(|p| p.parse()).collect::<Result<Vec<infer::Provider>>>()?;
+    let settings = infer::Settings {
+        model: config.path("inference.model"),
+        library: config.path_opt("inference.library"),
+        providers,
+        required: config.bool("inference.required"),
+        threads: config.usize("inference.threads"),
+        tile_px: config.usize("inference.tile_px"),
+        overlap_px: config.usize("inference.overlap_px"),
+        engines: config.path("paths.cache_dir").join("engines"),
+        ..infer::Settings::default()
+    };
+    settings.check()?;
+    Detector::open(&settings)
+}
+
+fn store_settings(config: &Config) -> StoreSettings {
+    StoreSettings {
+        station: config.text("station.name"),
+        max_outbox_events: config.usize("record.max_events") as u64,
+        max_outbox_bytes: config.usize("record.max_bytes") as u64,
+        ..StoreSettings::default()
+    }
+}
+
+fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Store> {
+    let folder = config.path("paths.state_dir");
+    std::fs::create_dir_all(&folder)
+        .map_err(|e| Error::io(format!("paths.state_dir {}", folder.display()), e).with_kind(Kind::CannotCreate))?;
+    let path = folder.join("ssds.db");
+    let (store, report) = Store::open(&path, store_settings(config), clock)?;
+    log::info!("store {}: last seq {}, {} events wait for the broker", path.display(), report.last_seq, report.outbox_events);
+    if let Some(damage) = &report.damage {
+        log::error!("store {}: was damaged ({}): {} events kept, {} lost", path.display(), damage.finding, damage.kept, damage.lost);
+    } else if report.unclean {
+        log::warn!("store {}: the last run did not close it; nothing is missing", path.display());
+    }
+    Ok(store)
+}
+
+/// Whether the store can be opened, for `ssds check`; a store held by the running daemon is in order.
+///
+/// # Errors
+/// As the store's opening.
+pub fn check_store(config: &Config) -> Result<String> {
+    let folder = config.path("paths.state_dir");
+    let path = folder.join("ssds.db");
+    if !path.exists() {
+        return Ok(format!("{}: will be made at the first start", path.display()));
+    }
+    match Store::open(&path, store_settings(config), Arc::new(SystemClock)) {
+        Ok((_, report)) => match report.damage {
+            None => Ok(format!("{}: last seq {}, {} events wait for the broker", path.display(), report.last_seq, report.outbox_events)),
+            Some(d) => Err(Error::data(format!("{}: was damaged ({}): {} kept, {} lost", path.display(), d.finding, d.kept, d.lost))),
+        },
+        Err(e) if e.kind() == Kind::TryAgain => Ok(format!("{}: in use by the running daemon", path.display())),
+        Err(e) => Err(e),
+    }
+}
+
+fn overlays(config: &Config) -> Result<Option<OverlayWriter>> {
+    let keep = match config.text("evidence.overlays").as_str() {
+        "none" => return Ok(None),
+        "all" => Keep::All,
+        _ => Keep::NotOk,
+    };
+    Ok(Some(OverlayWriter::open(&config.archive_dir(), keep, config.usize("evidence.max_files"))?))
+}

@@ -1,0 +1,173 @@
+//! Every setting there is: path, type, allowed range, default and meaning, in one table.
+//!
+//! The checker, the typed settings, the sample file, the JSON Schema and the reference page are all derived from [`KEYS`], so none of
+//! them can disagree with another.
+
+/// What a value may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Type {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number within the bounds, both included.
+    Integer(i64, i64),
+    /// A finite number within the bounds, both included.
+    Float(f64, f64),
+    /// Text that is not empty and no longer than this many bytes.
+    Text(usize),
+    /// A name: lower-case letters, digits, `_` and `-`, starting with a letter or digit, at most 64 bytes (the schema's `station`).
+    Name,
+    /// A path; a relative one is taken from the folder of the file that names it.
+    Path,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of these words, each at most once.
+    Choices(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
+}
+
+/// Whether a key may be left out, and what then holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Presence {
+    /// Left out, this TOML literal holds.
+    Default(&'static str),
+    /// Left out, the setting is off or unset.
+    Optional,
+    /// Must be given.
+    Required,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Dotted path, `section.key`.
+    pub path: &'static str,
+    /// What it may be.
+    pub ty: Type,
+    /// Whether it may be left out.
+    pub presence: Presence,
+    /// What it does, one or two sentences.
+    pub help: &'static str,
+}
+
+const fn key(path: &'static str, ty: Type, presence: Presence, help: &'static str) -> Key {
+    Key { path, ty, presence, help }
+}
+
+use Presence::{Default as D, Optional as O, Required as R};
+use Type::{Bool, Choice, Choices, Float, Integer, Name, Path, Text};
+
+/// All settings, in the order of the sample file.
+pub const KEYS: &[Key] = &[
+    key("config_version", Integer(1, 1), D("1"), "Version of this file's form."),
+    key("station.name", Name, R, "The station's name: in every event, and its MQTT client id unless mqtt.client_id is set."),
+    key("station.simulated", Bool, D("false"), "Mark every event as simulated (demo and commissioning)."),
+    key("paths.state_dir", Path, D("\"/var/lib/ssds\""), "Results (ssds.db), templates and the evidence archive."),
+    key("paths.cache_dir", Path, D("\"/var/cache/ssds\""), "What can be made again: TensorRT engines."),
+    key("paths.template_dir", Path, O, "Templates; state_dir/templates when left out."),
+    key("paths.archive_dir", Path, O, "Evidence; state_dir/archive when left out."),
+    key("product.name", Text(64), R, "The product whose active template frames are compared with (made by `ssds teach`)."),
+    key("camera.name", Text(64), D("\"camera\""), "The camera's name in logs and alarms."),
+    key("camera.backend", Choice(&["replay"]), R, "What delivers frames: replay = recorded pictures from a folder or list."),
+    key(
+        "camera.path",
+        Path,
+        R,
+        "The folder of pictures (in order of their names), or a list: a .txt file with one picture a line, or a .jsonl pair manifest.",
+    ),
+    key("camera.rate_hz", Float(0.01, 10_000.0), D("5.0"), "Replay: frames a second."),
+    key("camera.loop", Bool, D("false"), "Replay: start again after the last picture instead of ending."),
+    key("camera.timeout_ms", Integer(1, 600_000), D("1000"), "A camera that delivers no frame for so long is reopened."),
+    key("camera.max_age_ms", Integer(1, 600_000), D("2000"), "A frame older than this when it reaches registration is ERROR FRAME_STALE."),
+    key("image.min_mean", Float(0.0, 255.0), D("5.0"), "A frame with a lower mean gray level is ERROR IMAGE_DARK."),
+    key("image.max_mean", Float(0.0, 255.0), D("250.0"), "A frame with a higher mean gray level is ERROR IMAGE_BRIGHT."),
+    key("image.max_saturated_frac", Float(0.0, 1.0), D("1.0"), "A frame with a larger share of pixels at 255 is ERROR IMAGE_BRIGHT; 1 = off, for two-tone pictures."),
+    key("image.min_focus", Float(0.0, 1e9), D("0.0"), "A frame with a lower focus measure (variance of the Laplacian) is ERROR IMAGE_BLUR; 0 = off."),
+    key("align.max_rotation_degrees", Float(0.0, 180.0), D("180.0"), "Largest rotation looked for, either way; 180 = any."),
+    key("align.min_scale", Float(0.5, 1.0), D("0.75"), "Smallest size of the template in the frame."),
+    key("align.max_scale", Float(1.0, 2.0), D("1.3"), "Largest size of the template in the frame."),
+    key("align.min_confidence", Float(0.0, 1.0), D("0.37"), "A registration below this confidence is refused: ERROR ALIGN_FAIL."),
+    key("align.model", Choice(&["similarity", "affine"]), D("\"similarity\""), "The pose's form; affine for a slightly tilted camera."),
+    key("align.track", Bool, D("false"), "Start from the last pose: faster for a fixed camera, left at once when confidence falls."),
+    key("inference.model", Path, D("\"/usr/lib/ssds/models/ssds.onnx\""), "The network, as made by ssds-train."),
+    key("inference.library", Path, O, "libonnxruntime.so; searched in ORT_DYLIB_PATH, beside the program, /usr/lib/ssds and the system when left out."),
+    key("inference.providers", Choices(&["tensorrt", "cuda", "cpu"]), D("[\"cpu\"]"), "Execution providers, tried in this order."),
+    key("inference.required", Bool, D("false"), "Refuse to start when the first provider cannot be had, instead of trying the next."),
+    key("inference.threads", Integer(1, 256), D("1"), "CPU threads inside one run of the network."),
+    key("inference.tile_px", Integer(64, 4096), D("256"), "Side of a tile, a multiple of 16; larger frames are tiled."),
+    key("inference.overlap_px", Integer(0, 1024), D("32"), "Overlap of neighbouring tiles."),
+    key("decision.threshold", Float(0.0, 1.0), D("0.5"), "A pixel scoring at least this is defective."),
+    key("decision.low_threshold", Float(0.0, 1.0), O, "Hysteresis: pixels down to this score join a region that reaches the threshold."),
+    key("decision.min_area_px", Integer(1, 100_000_000), D("12"), "Smallest region that counts, frame pixels."),
+    key("decision.merge_distance_px", Integer(0, 64), D("0"), "Regions nearer than this are one defect."),
+    key("decision.edge_margin_px", Integer(0, 10_000), D("2"), "This far from the template's edge nothing is judged."),
+    key("pipeline.queue_frames", Integer(1, 64), D("4"), "Capacity of each queue between stages."),
+    key(
+        "pipeline.overload",
+        Choice(&["newest", "answer", "wait"]),
+        D("\"newest\""),
+        "When frames come faster than they are inspected: newest = the oldest waiting frame is dropped and counted; answer = the new one is ERROR OVERRUN; wait = the source waits (recorded frames).",
+    ),
+    key("pipeline.drain_ms", Integer(100, 60_000), D("3000"), "On a stop signal, frames not inspected after this are recorded as aborted."),
+    key("pipeline.stall_ms", Integer(1000, 600_000), D("10000"), "A stage busy with one frame for longer is stalled: the watchdog is no longer fed."),
+    key("record.max_bytes", Integer(1_048_576, 1_099_511_627_776), D("2147483648"), "Largest size of ssds.db; at the cap frames are refused with an ERROR state, none is lost."),
+    key("record.max_events", Integer(100, 1_000_000_000), D("10000000"), "Most events waiting for the broker."),
+    key("evidence.overlays", Choice(&["none", "ng", "all"]), D("\"ng\""), "Which results leave an overlay picture in the archive."),
+    key("evidence.max_files", Integer(1, 10_000_000), D("10000"), "Oldest overlays are removed beyond this many."),
+    key("mqtt.enabled", Bool, D("true"), "Publish over MQTT; when off, events are recorded only."),
+    key("mqtt.host", Text(255), D("\"127.0.0.1\""), "The broker's host name or address."),
+    key("mqtt.port", Integer(1, 65_535), D("1883"), "The broker's port."),
+    key("mqtt.prefix", Text(128), D("\"plant\""), "Path before `/ssds/...` in every topic, for example acme/hz/smt/line3/aoi1."),
+    key("mqtt.client_id", Text(64), O, "Client id; ssds-<station.name> when left out. Must be unique at the broker."),
+    key("mqtt.protocol", Choice(&["3.1.1", "5"]), D("\"3.1.1\""), "MQTT version."),
+    key("mqtt.username", Text(256), O, "User name."),
+    key("mqtt.password_file", Path, O, "File holding the password; needs mqtt.username."),
+    key("mqtt.tls", Bool, D("false"), "Encrypt the connection."),
+    key("mqtt.ca_file", Path, O, "PEM file of the certificate authority that signed the broker's certificate; the system's when left out."),
+    key("mqtt.cert_file", Path, O, "PEM file of this station's own certificate (mutual TLS); needs mqtt.key_file."),
+    key("mqtt.key_file", Path, O, "PEM file of its private key."),
+    key("mqtt.keep_alive_secs", Integer(1, 3600), D("10"), "MQTT keep-alive."),
+    key("mqtt.inflight", Integer(1, 1000), D("50"), "Most result messages sent but not yet acknowledged."),
+    key("mqtt.stats_secs", Integer(1, 3600), D("10"), "Interval of the `stats` message."),
+    key("mqtt.commands", Bool, D("false"), "Accept commands on `cmd/...`."),
+    key("mqtt.embedded_broker", Bool, D("false"), "Run a broker inside the daemon on mqtt.port of the loopback address (demo; feature embedded-broker)."),
+    key("http.enabled", Bool, D("true"), "Serve health, metrics and the status page."),
+    key("http.listen", Text(255), D("\"127.0.0.1:8077\""), "Address and port to serve on."),
+];
+
+/// The key at `path`.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.path == path)
+}
+
+/// The sections, in the order of the sample file.
+#[must_use]
+pub fn sections() -> Vec<&'static str> {
+    let mut out: Vec<&'static str> = Vec::new();
+    for k in KEYS {
+        if let Some((section, _)) = k.path.split_once('.')
+            && out.last() != Some(&section)
+        {
+            out.push(section);
+        }
+    }
+    out
+}
+
+/// What a type allows, in words: `a number from 0 to 1`.
+#[must_use]
+pub fn describe(ty: Type) -> String {
+    match ty {
+        Bool => "true or false".into(),
+        Integer(a, b) if a == b => format!("{a}"),
+        Integer(a, b) => format!("a whole number from {a} to {b}"),
+        Float(a, b) => format!("a number from {a} to {b}"),
+        Text(n) => format!("text of 1 to {n} bytes"),
+        Name => "a name of lower-case letters, digits, _ and -, starting with a letter or digit, at most 64 bytes".into(),
+        Path => "a path".into(),
+        Choice(words) => format!("one of {}", words.join(", ")),
+        Choices(words) => format!("a list out of {}", words.join(", ")),
+        Type::Texts => "a list of texts".into(),
+    }
+}

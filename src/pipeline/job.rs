@@ -1,0 +1,245 @@
+//! What travels through the pipeline: one frame with everything found out about it so far.
+//!
+//! Jobs are boxed and recycled through a [`Pool`], so that their pictures' memory is reused from frame to frame.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::ledger::Token;
+use crate::align::{Registration, TemplateModel};
+use crate::clock::Timestamp;
+use crate::decide::{self, Decision};
+use crate::frame::{FrameId, Gray, Map};
+use crate::template::Template;
+
+/// Why a frame's verdict is ERROR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Code of the event schema, such as `ALIGN_FAIL`.
+    pub code: &'static str,
+    /// For a person: thing, value, what was wanted.
+    pub message: String,
+    /// The inspection was given up (a stop) rather than failed.
+    pub aborted: bool,
+}
+
+/// Figures of the picture itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ImageStats {
+    /// Mean gray level, 0..255.
+    pub mean: f32,
+    /// Share of pixels at 255.
+    pub saturated_frac: f32,
+    /// Focus measure: variance of the 4-neighbour Laplacian, on every second pixel of every second row.
+    pub focus: f32,
+}
+
+impl ImageStats {
+    /// Measures `image`.
+    #[must_use]
+    pub fn of(image: &Gray) -> Self {
+        let data = image.data();
+        if data.is_empty() {
+            return Self::default();
+        }
+        let (mut sum, mut saturated) = (0u64, 0usize);
+        for &v in data {
+            sum += u64::from(v);
+            saturated += usize::from(v == 255);
+        }
+        let (mut n, mut total, mut squares) = (0u32, 0i64, 0i64);
+        for y in (1..image.height().saturating_sub(1)).step_by(2) {
+            let (up, here, down) = (image.row(y - 1), image.row(y), image.row(y + 1));
+            for x in (1..image.width().saturating_sub(1)).step_by(2) {
+                let around = i64::from(up[x]) + i64::from(down[x]) + i64::from(here[x - 1]) + i64::from(here[x + 1]);
+                let l = around - 4 * i64::from(here[x]);
+                n += 1;
+                total += l;
+                squares += l * l;
+            }
+        }
+        let n = f64::from(n.max(1));
+        let mean_l = total as f64 / n;
+        Self {
+            mean: (sum as f64 / data.len() as f64) as f32,
+            saturated_frac: (saturated as f64 / data.len() as f64) as f32,
+            focus: (squares as f64 / n - mean_l * mean_l) as f32,
+        }
+    }
+}
+
+/// What frames are compared with: one product's template, ready for use.
+#[derive(Debug)]
+pub struct Product {
+    /// The template and its identity.
+    pub template: Template,
+    /// Its side of the registration, computed once.
+    pub model: TemplateModel,
+    /// How the defect map becomes a verdict.
+    pub decision: decide::Settings,
+}
+
+/// Time spent in each stage, and marks between them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    /// Reading out and converting.
+    pub capture: Duration,
+    /// Registration and warp.
+    pub align: Duration,
+    /// The network.
+    pub infer: Duration,
+    /// Threshold to verdict.
+    pub decide: Duration,
+}
+
+/// One frame on its way.
+#[derive(Debug)]
+pub struct Job {
+    /// Place in the ledger; `None` for offline work.
+    pub token: Option<Token>,
+    /// Number within this run.
+    pub id: FrameId,
+    /// Wall-clock time of exposure.
+    pub captured_at: Timestamp,
+    /// The same, monotonic ns.
+    pub captured_mono_ns: u64,
+    /// Camera or file.
+    pub source: Arc<str>,
+    /// The part that the trigger named.
+    pub part_id: Option<Arc<str>>,
+    /// The trigger's kind, a word of the event schema.
+    pub trigger: &'static str,
+    /// The picture.
+    pub image: Gray,
+    /// What it is compared with.
+    pub product: Option<Arc<Product>>,
+    /// Figures of the picture.
+    pub stats: ImageStats,
+    /// The pose.
+    pub registration: Option<Registration>,
+    /// The template in frame coordinates.
+    pub warped: Gray,
+    /// 255 where the template covers the frame.
+    pub valid: Gray,
+    /// Defect scores 0..1 in frame coordinates.
+    pub map: Map,
+    /// Verdict and blobs.
+    pub decision: Option<Decision>,
+    /// Set: the verdict is ERROR.
+    pub fault: Option<Fault>,
+    /// Time in each stage.
+    pub times: Times,
+    /// When the pipeline took the frame.
+    pub admitted: Instant,
+}
+
+impl Job {
+    /// An empty job.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            token: None,
+            id: FrameId(0),
+            captured_at: Timestamp::UNIX_EPOCH,
+            captured_mono_ns: 0,
+            source: "".into(),
+            part_id: None,
+            trigger: "free_run",
+            image: Gray::default(),
+            product: None,
+            stats: ImageStats::default(),
+            registration: None,
+            warped: Gray::default(),
+            valid: Gray::default(),
+            map: Map::default(),
+            decision: None,
+            fault: None,
+            times: Times::default(),
+            admitted: Instant::now(),
+        }
+    }
+
+    /// Marks the frame as ERROR; the first fault stays.
+    pub fn fail(&mut self, code: &'static str, message: impl Into<String>) {
+        self.fault.get_or_insert(Fault { code, message: message.into(), aborted: false });
+    }
+
+    /// Clears everything but the pictures' memory.
+    fn clear(&mut self) {
+        let (image, warped, valid, map) = (
+            std::mem::take(&mut self.image),
+            std::mem::take(&mut self.warped),
+            std::mem::take(&mut self.valid),
+            std::mem::take(&mut self.map),
+        );
+        *self = Self { image, warped, valid, map, ..Self::new() };
+    }
+}
+
+impl Default for Job {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Finished jobs, kept for their memory.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    put: Sender<Box<Job>>,
+    take: Receiver<Box<Job>>,
+}
+
+impl Pool {
+    /// Keeps at most `capacity` jobs.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let (put, take) = bounded(capacity);
+        Self { put, take }
+    }
+
+    /// An empty job, with an old one's memory where there is one.
+    #[must_use]
+    pub fn take(&self) -> Box<Job> {
+        self.take.try_recv().unwrap_or_default()
+    }
+
+    /// Gives a finished job back.
+    pub fn put(&self, mut job: Box<Job>) {
+        job.clear();
+        // A full pool means enough memory is kept; this one is freed.
+        let _ = self.put.try_send(job);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recycled_job_keeps_memory_and_nothing_else() {
+        let pool = Pool::new(1);
+        let mut job = pool.take();
+        job.image = Gray::new(100, 100);
+        let before = job.image.data().as_ptr();
+        job.fail("INFER_FAIL", "no");
+        job.part_id = Some("P1".into());
+        pool.put(job);
+        let again = pool.take();
+        assert_eq!(again.image.data().as_ptr(), before);
+        assert!(again.fault.is_none() && again.part_id.is_none());
+    }
+
+    #[test]
+    fn stats_of_flat_bright_and_sharp_pictures() {
+        let flat = ImageStats::of(&Gray::from_fn(16, 16, |_, _| 100));
+        assert_eq!((flat.mean, flat.saturated_frac, flat.focus), (100.0, 0.0, 0.0));
+        let white = ImageStats::of(&Gray::from_fn(16, 16, |_, _| 255));
+        assert_eq!((white.mean, white.saturated_frac), (255.0, 1.0));
+        let checks = ImageStats::of(&Gray::from_fn(64, 64, |x, y| if (x / 3 + y / 3) % 2 == 0 { 50 } else { 200 }));
+        let soft = ImageStats::of(&Gray::from_fn(64, 64, |x, y| if (x / 12 + y / 12) % 2 == 0 { 50 } else { 200 }));
+        assert!(checks.focus > soft.focus && soft.focus > 0.0, "{checks:?} {soft:?}");
+        assert_eq!(ImageStats::of(&Gray::new(0, 0)), ImageStats::default());
+    }
+}

@@ -1,0 +1,477 @@
+//! The running line: capture → align → infer → decide → record, one named thread each, over bounded queues; overlays and the publisher
+//! follow behind the record stage, where they can delay nothing.
+//!
+//! ```text
+//! capture ─▶ [queue] ─▶ align ─▶ [queue] ─▶ infer ─▶ [queue] ─▶ decide ─▶ [queue] ─▶ record ─▶ overlays
+//!     └──────── answered without inspection (overrun, unusable picture) ───────────────▲   └─▶ publisher
+//! ```
+//!
+//! - Frames end once: [`ledger`] proves it. Queues hold [`job::Job`]s, whose pictures are recycled.
+//! - A stop closes the source; the end then flows through the queues. Frames not inspected by the drain limit are recorded as aborted.
+//! - While results cannot be kept, the record stage holds what it has and tries again, and the source takes no frame.
+
+pub mod event;
+pub mod job;
+pub mod ledger;
+pub mod overlay;
+pub mod source;
+pub mod stage;
+pub mod steps;
+pub mod supervisor;
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use self::event::{Station, clock_state, event_of};
+use self::job::{Fault, Job, Pool, Product};
+use self::ledger::Ledger;
+use self::source::{OpenCamera, Overload, Source};
+use self::stage::{Context, Pulse, Stage};
+use self::overlay::OverlayWriter;
+use self::steps::ImageLimits;
+use crate::align::Aligner;
+use crate::clock::Clock;
+use crate::decide::Decider;
+use crate::error::{Error, Kind, Result};
+use crate::frame::FrameId;
+use crate::infer::Detector;
+use crate::record::event::{Evidence, InspectionEvent, Verdict};
+use crate::record::store::Store;
+use crate::shutdown::Shutdown;
+use crate::status::Status;
+use crate::telemetry::{Counter, Gauge, Telemetry};
+
+/// Most events in one commit.
+const RECORD_BATCH: usize = 64;
+
+/// The template in force; swapped between two frames.
+pub type ActiveProduct = Arc<RwLock<Option<Arc<Product>>>>;
+
+/// How the line runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Capacity of each queue.
+    pub queue_frames: usize,
+    /// Full-queue policy.
+    pub overload: Overload,
+    /// A camera silent for so long is reopened.
+    pub camera_timeout: Duration,
+    /// A frame older than this is not inspected.
+    pub max_age: Duration,
+    /// On a stop, frames are inspected for so long and then recorded as aborted.
+    pub drain: Duration,
+    /// The trigger's word in events.
+    pub trigger: &'static str,
+    /// Limits on the picture.
+    pub limits: ImageLimits,
+    /// Registration.
+    pub align: crate::align::Settings,
+}
+
+/// What the line is built from.
+pub struct Parts {
+    /// Opens the camera.
+    pub open_camera: OpenCamera,
+    /// What frames are compared with.
+    pub product: ActiveProduct,
+    /// The network.
+    pub detector: Detector,
+    /// Where results are committed.
+    pub store: Store,
+    /// What is the same in every event.
+    pub station: Station,
+    /// Called after every commit.
+    pub committed: Box<dyn FnMut() + Send>,
+    /// Writes overlay pictures.
+    pub overlays: Option<OverlayWriter>,
+    /// Told of every recorded event, for those who show them live.
+    pub watch: Option<Sender<Arc<InspectionEvent>>>,
+    /// Asked to stop.
+    pub shutdown: Shutdown,
+    /// Public state.
+    pub status: Status,
+    /// Clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub telemetry: Telemetry,
+}
+
+/// Time limit of a stop, shared by the stages.
+#[derive(Debug, Clone, Default)]
+struct Drain(Arc<AtomicU64>);
+
+impl Drain {
+    fn begin(&self, deadline_ns: u64) {
+        self.0.store(deadline_ns.max(1), Ordering::SeqCst);
+    }
+
+    fn is_over(&self, clock: &dyn Clock) -> bool {
+        let deadline = self.0.load(Ordering::SeqCst);
+        deadline != 0 && clock.mono_ns() > deadline
+    }
+}
+
+/// Why no frame is taken now; cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Hold(Arc<AtomicU8>);
+
+impl Hold {
+    /// Results cannot be committed.
+    pub const STORE: u8 = 1;
+    /// The outbox is at its cap.
+    pub const SPOOL: u8 = 2;
+    /// Paused by a command.
+    pub const PAUSED: u8 = 4;
+
+    /// Sets or clears one reason; true when that changed something.
+    pub fn set(&self, reason: u8, on: bool) -> bool {
+        let before = if on { self.0.fetch_or(reason, Ordering::SeqCst) } else { self.0.fetch_and(!reason, Ordering::SeqCst) };
+        (before & reason != 0) != on
+    }
+
+    /// Whether any reason stands.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.0.load(Ordering::SeqCst) != 0
+    }
+}
+
+/// The running line.
+pub struct Pipeline {
+    stages: Vec<Stage>,
+    drain: Drain,
+    drain_limit: Duration,
+    clock: Arc<dyn Clock>,
+    queues: Vec<(&'static str, Box<dyn Fn() -> usize + Send>, Gauge)>,
+    /// Reasons to take no frame.
+    pub hold: Hold,
+    /// Frame accounts.
+    pub ledger: Ledger,
+}
+
+impl Pipeline {
+    /// Starts the threads, last stage first.
+    ///
+    /// # Errors
+    /// [`Kind::TryAgain`] when the system refuses a thread, [`Kind::Config`] for registration settings that cannot work.
+    pub fn start(settings: &Settings, parts: Parts) -> Result<Self> {
+        let Parts { open_camera, product, mut detector, store, station, committed, overlays, watch, shutdown, status, clock, telemetry } = parts;
+        let context = Context { clock: Arc::clone(&clock), telemetry: telemetry.clone() };
+        let ledger = Ledger::new(&telemetry);
+        let pool = Pool::new(settings.queue_frames * 4 + 8);
+        let drain = Drain::default();
+        let hold = Hold::default();
+        let capacity = settings.queue_frames;
+        let (to_align, at_align) = bounded::<Box<Job>>(capacity);
+        let (to_infer, at_infer) = bounded::<Box<Job>>(capacity);
+        let (to_decide, at_decide) = bounded::<Box<Job>>(capacity);
+        let (to_record, at_record) = bounded::<Box<Job>>(capacity.max(RECORD_BATCH));
+        let mut queues = Vec::new();
+        for (name, queue) in [("align", &at_align), ("infer", &at_infer), ("decide", &at_decide), ("record", &at_record)] {
+            let queue: Receiver<Box<Job>> = queue.clone();
+            let gauge = telemetry.gauge("ssds_queue_depth", "Frames waiting in front of a stage.", &[("queue", name)]);
+            queues.push((name, Box::new(move || queue.len()) as Box<dyn Fn() -> usize + Send>, gauge));
+        }
+
+        let mut stages = Vec::new();
+        let to_overlay = match overlays {
+            Some(mut writer) => {
+                let keep = writer.keep();
+                let (to_overlay, at_overlay) = bounded::<(Box<Job>, String)>(capacity.max(8));
+                let overlay_pool = pool.clone();
+                stages.push(Stage::batched("overlay", &context, at_overlay, None::<Sender<()>>, 1, move |batch, _, _| {
+                    for (job, event_id) in batch.drain(..) {
+                        writer.write(&job, &event_id);
+                        overlay_pool.put(job);
+                    }
+                })?);
+                Some((keep, to_overlay))
+            }
+            None => None,
+        };
+        let recorder = Recorder {
+            store,
+            station,
+            committed,
+            to_overlay,
+            watch,
+            pool: pool.clone(),
+            hold: hold.clone(),
+            status: status.clone(),
+            drain: drain.clone(),
+            clock: Arc::clone(&clock),
+            counts: VerdictCounters::new(&telemetry),
+            end_to_end: telemetry.histogram("ssds_end_to_end_seconds", "From capture to committed result.", &[]),
+            events: Vec::new(),
+        };
+        stages.push(recorder.start(&context, at_record)?);
+
+        let mut decider = Decider::new();
+        stages.push(Stage::each("decide", &context, at_decide, to_record.clone(), move |mut job: Box<Job>| {
+            steps::decide(&mut job, &mut decider);
+            job
+        })?);
+
+        let (own_drain, own_clock) = (drain.clone(), Arc::clone(&clock));
+        stages.push(Stage::each("infer", &context, at_infer, to_decide, move |mut job: Box<Job>| {
+            abort_when_over(&mut job, &own_drain, own_clock.as_ref());
+            steps::infer(&mut job, &mut detector);
+            job
+        })?);
+
+        let mut aligner = Aligner::new(&settings.align);
+        let (own_drain, own_clock) = (drain.clone(), Arc::clone(&clock));
+        let (limits, max_age) = (settings.limits, settings.max_age);
+        stages.push(Stage::each("align", &context, at_align.clone(), to_infer, move |mut job: Box<Job>| {
+            abort_when_over(&mut job, &own_drain, own_clock.as_ref());
+            let age = Duration::from_nanos(own_clock.mono_ns().saturating_sub(job.captured_mono_ns));
+            if age > max_age {
+                job.fail("FRAME_STALE", format!("the frame is {} ms old; camera.max_age_ms is {}", age.as_millis(), max_age.as_millis()));
+            }
+            steps::align(&mut job, &mut aligner, &limits);
+            job
+        })?);
+
+        let source = Source {
+            open: open_camera,
+            timeout: settings.camera_timeout,
+            overload: settings.overload,
+            trigger: settings.trigger,
+            ledger: ledger.clone(),
+            pool,
+            output: to_align,
+            oldest: at_align,
+            answered: to_record,
+            product,
+            hold: hold.clone(),
+            shutdown,
+            status,
+            clock: Arc::clone(&clock),
+            telemetry,
+        };
+        stages.push(Stage::source("capture", move |pulse| source.run(pulse))?);
+        Ok(Self { stages, drain, drain_limit: settings.drain, clock, queues, hold, ledger })
+    }
+
+    /// The stages' signs of life.
+    #[must_use]
+    pub fn pulses(&self) -> Vec<(&'static str, Pulse)> {
+        self.stages.iter().map(|s| (s.name, s.pulse.clone())).collect()
+    }
+
+    /// Whether every thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.stages.iter().all(Stage::is_finished)
+    }
+
+    /// Updates the queue gauges.
+    pub fn measure_queues(&self) {
+        for (_, length, gauge) in &self.queues {
+            gauge.set(length() as f64);
+        }
+    }
+
+    /// Waits for the end that a stop has begun: first within the drain limit, then with frames being recorded as aborted. True when every
+    /// thread ended by `deadline`.
+    #[must_use]
+    pub fn drain(self, deadline: Instant) -> bool {
+        let limit = self.clock.mono_ns() + u64::try_from(self.drain_limit.as_nanos()).unwrap_or(u64::MAX / 2);
+        self.drain.begin(limit);
+        let mut clean = true;
+        // Source first: each stage ends when its input disconnects.
+        for stage in self.stages.into_iter().rev() {
+            let name = stage.name;
+            if !stage.join_until(deadline) {
+                log::error!("stage {name} did not end in time");
+                clean = false;
+            }
+        }
+        clean
+    }
+}
+
+fn abort_when_over(job: &mut Job, drain: &Drain, clock: &dyn Clock) {
+    if drain.is_over(clock) && job.fault.is_none() {
+        job.fault = Some(Fault { code: "INTERNAL", message: "the station stopped before the frame was inspected".into(), aborted: true });
+    }
+}
+
+struct VerdictCounters {
+    ok: Counter,
+    ng: Counter,
+    error: Counter,
+}
+
+impl VerdictCounters {
+    fn new(telemetry: &Telemetry) -> Self {
+        let counter = |verdict| telemetry.counter("ssds_inspections_total", "Recorded results by verdict.", &[("verdict", verdict)]);
+        Self { ok: counter("OK"), ng: counter("NG"), error: counter("ERROR") }
+    }
+
+    fn count(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Ok => self.ok.inc(),
+            Verdict::Ng => self.ng.inc(),
+            Verdict::Error => self.error.inc(),
+        }
+    }
+}
+
+/// The record stage: commits, then tells the publisher and the overlay writer.
+struct Recorder {
+    store: Store,
+    station: Station,
+    committed: Box<dyn FnMut() + Send>,
+    to_overlay: Option<(overlay::Keep, Sender<(Box<Job>, String)>)>,
+    watch: Option<Sender<Arc<InspectionEvent>>>,
+    pool: Pool,
+    hold: Hold,
+    status: Status,
+    drain: Drain,
+    clock: Arc<dyn Clock>,
+    counts: VerdictCounters,
+    end_to_end: crate::telemetry::Histogram,
+    events: Vec<InspectionEvent>,
+}
+
+impl Recorder {
+    fn start(mut self, context: &Context, input: Receiver<Box<Job>>) -> Result<Stage> {
+        Stage::batched("record", context, input, None::<Sender<()>>, RECORD_BATCH, move |batch: &mut Vec<Box<Job>>, _, pulse| {
+            self.record(batch, pulse);
+        })
+    }
+
+    fn record(&mut self, batch: &mut Vec<Box<Job>>, pulse: &Pulse) {
+        let clock_state = clock_state();
+        // The queue has one sender, this one: room seen now stays room.
+        let mut room = self.to_overlay.as_ref().map_or(0, |(_, q)| q.capacity().unwrap_or(0).saturating_sub(q.len()));
+        let mut overlays = Vec::with_capacity(batch.len());
+        self.events.clear();
+        for job in batch.iter() {
+            let wanted = self.to_overlay.as_ref().is_some_and(|(keep, _)| overlay::wants(*keep, job));
+            let granted = wanted && room > 0;
+            room -= usize::from(granted);
+            overlays.push(granted);
+            let mut event = event_of(job, &self.station, clock_state, None);
+            if granted {
+                let uri = format!("/api/v1/inspections/{}", event.event_id);
+                event.evidence = Some(Evidence { uri, frame_sha256: None, bytes: None });
+            }
+            self.events.push(event);
+        }
+        if !self.commit(pulse) {
+            for job in batch.iter_mut() {
+                if let Some(token) = &mut job.token {
+                    token.dropped("record", "store_failed");
+                }
+            }
+            return;
+        }
+        (self.committed)();
+        for ((mut job, event), overlay) in batch.drain(..).zip(self.events.drain(..)).zip(overlays) {
+            if let Some(token) = &mut job.token {
+                token.recorded();
+            }
+            self.counts.count(event.verdict);
+            self.end_to_end.observe(job.admitted.elapsed() + job.times.capture);
+            log::info!("{}", line_of(&event, job.id));
+            let event_id = event.event_id.clone();
+            if let Some(watch) = &self.watch {
+                // A slow watcher misses lines; it never delays recording.
+                let _ = watch.try_send(Arc::new(event));
+            }
+            match (&self.to_overlay, overlay) {
+                (Some((_, queue)), true) => {
+                    if let Err(e) = queue.try_send((job, event_id)) {
+                        self.pool.put(e.into_inner().0);
+                    }
+                }
+                _ => self.pool.put(job),
+            }
+        }
+    }
+
+    /// Commits `self.events`, for as long as it takes; false when a stop's limit passed before it was possible.
+    fn commit(&mut self, pulse: &Pulse) -> bool {
+        let mut pause = Duration::from_millis(20);
+        let mut reported = Instant::now() - Duration::from_secs(60);
+        loop {
+            match self.store.record(&mut self.events) {
+                Ok(_) => {
+                    let inspected = self.events.iter().any(|e| e.verdict != Verdict::Error);
+                    let recovered = self.hold.set(Hold::STORE, false);
+                    self.status.update(|f| {
+                        f.inspected |= inspected;
+                        f.store_ready = true;
+                        f.store_problem.clear();
+                    });
+                    if recovered {
+                        log::warn!("store: results are kept again");
+                    }
+                    return true;
+                }
+                Err(e) => {
+                    self.hold.set(Hold::STORE, true);
+                    let text = format!("{e:#}");
+                    self.status.update(|f| (f.store_ready, f.store_problem) = (false, text.clone()));
+                    if reported.elapsed() >= Duration::from_secs(10) {
+                        let n = self.events.len();
+                        log::error!("store: {n} results cannot be committed: {text}; they are kept in memory and tried again, no frame is taken meanwhile");
+                        reported = Instant::now();
+                    }
+                    if self.drain.is_over(self.clock.as_ref()) {
+                        let n = self.events.len();
+                        self.status.fatal(Error::new(Kind::Io, format!("{n} results could not be committed before the stop")).with_source(e));
+                        return false;
+                    }
+                    pulse.idle();
+                    self.clock.sleep(pause);
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+}
+
+/// The log line of one part: verdict, pose, defects, milliseconds a stage.
+fn line_of(event: &InspectionEvent, frame: FrameId) -> String {
+    let what = match (&event.error, event.verdict) {
+        (Some(error), _) => error.message.clone(),
+        (None, Verdict::Ok) => format!("no defect, highest score {:.2}", event.decision.max_score),
+        _ => {
+            let first = event.defects.first().map_or_else(String::new, |d| {
+                let [x, y, w, h] = d.bbox_px;
+                format!(", first {}x{} at {},{} score {:.2}", w, h, x, y, d.score_max)
+            });
+            format!("{} defect{}{first}", event.defects_total, if event.defects_total == 1 { "" } else { "s" })
+        }
+    };
+    let pose = if event.align.ok {
+        let a = &event.align;
+        format!("{:+.2}° x{:.3} ({:+.1}, {:+.1}) px", a.rotation_deg, a.scale, a.dx_px, a.dy_px)
+    } else {
+        "no pose".into()
+    };
+    let t = &event.timing_ms;
+    let n = |v: Option<f64>| v.unwrap_or(0.0);
+    format!(
+        "frame {frame} seq {} {} {:<5} {pose} | {what} | ms: capture {:.1} align {:.1} infer {:.1} decide {:.1} queue {:.1} total {:.1}",
+        event.seq,
+        event.product,
+        match event.verdict {
+            Verdict::Ok => "OK",
+            Verdict::Ng => "NG",
+            Verdict::Error => "ERROR",
+        },
+        n(t.capture),
+        n(t.align),
+        n(t.infer),
+        n(t.decide),
+        n(t.queue),
+        t.total
+    )
+}

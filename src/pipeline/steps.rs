@@ -1,0 +1,112 @@
+//! What the stages do to a frame: registration, inference, decision. The offline verbs call the same functions one after another.
+
+use std::time::Instant;
+
+use super::job::{ImageStats, Job};
+use crate::align::{Aligner, warp};
+use crate::decide::Decider;
+use crate::infer::Detector;
+
+/// Limits that a frame must keep before it is compared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ImageLimits {
+    /// Lowest mean gray level.
+    pub min_mean: f32,
+    /// Highest mean gray level.
+    pub max_mean: f32,
+    /// Largest share of pixels at 255; 1 = off.
+    pub max_saturated_frac: f32,
+    /// Lowest focus measure; 0 = off.
+    pub min_focus: f32,
+}
+
+impl ImageLimits {
+    /// No limit at all (offline work on pictures of any kind).
+    pub const NONE: Self = Self { min_mean: 0.0, max_mean: 255.0, max_saturated_frac: 1.0, min_focus: 0.0 };
+
+    /// The limit that `stats` breaks: the fault's code and message.
+    #[must_use]
+    pub fn broken_by(&self, stats: &ImageStats) -> Option<(&'static str, String)> {
+        if stats.mean < self.min_mean {
+            let message = format!("mean gray level {:.1} is below image.min_mean {}", stats.mean, self.min_mean);
+            return Some(("IMAGE_DARK", message));
+        }
+        if stats.mean > self.max_mean {
+            let message = format!("mean gray level {:.1} is above image.max_mean {}", stats.mean, self.max_mean);
+            return Some(("IMAGE_BRIGHT", message));
+        }
+        if stats.saturated_frac > self.max_saturated_frac {
+            let message =
+                format!("share of saturated pixels {:.3} is above image.max_saturated_frac {}", stats.saturated_frac, self.max_saturated_frac);
+            return Some(("IMAGE_BRIGHT", message));
+        }
+        if stats.focus < self.min_focus {
+            let message = format!("focus measure {:.1} is below image.min_focus {}", stats.focus, self.min_focus);
+            return Some(("IMAGE_BLUR", message));
+        }
+        None
+    }
+}
+
+/// Checks the picture, registers the template to it and warps the template onto it.
+pub fn align(job: &mut Job, aligner: &mut Aligner, limits: &ImageLimits) {
+    if job.fault.is_some() {
+        return;
+    }
+    let start = Instant::now();
+    job.stats = ImageStats::of(&job.image);
+    if let Some((code, message)) = limits.broken_by(&job.stats) {
+        job.fail(code, message);
+    } else if let Some(product) = job.product.clone() {
+        let registration = aligner.align(&product.model, &job.image);
+        if registration.accepted {
+            let pose = registration.frame_from_template;
+            warp::warp_template(&product.template.image, &pose, job.image.size(), &mut job.warped, &mut job.valid);
+        } else {
+            let why = registration.refusal.as_ref().map_or_else(String::new, |r| format!(": {r}"));
+            let name = &product.template.id;
+            job.fail("ALIGN_FAIL", format!("template {name} was not found in the frame (confidence {:.2}){why}", registration.confidence));
+        }
+        job.registration = Some(registration);
+    } else {
+        job.fail("NO_TEMPLATE", "no template is active");
+    }
+    job.times.align = start.elapsed();
+}
+
+/// Runs the network on the frame and the warped template.
+pub fn infer(job: &mut Job, detector: &mut Detector) {
+    if job.fault.is_some() {
+        return;
+    }
+    let start = Instant::now();
+    if let Err(e) = detector.detect(&job.warped, &job.valid, &job.image, &mut job.map) {
+        job.fail(crate::infer::Fault::of(&e).code(), e.message());
+    }
+    job.times.infer = start.elapsed();
+}
+
+/// Turns the defect map into a verdict.
+pub fn decide(job: &mut Job, decider: &mut Decider) {
+    if job.fault.is_some() {
+        return;
+    }
+    let start = Instant::now();
+    if let Some(product) = job.product.clone() {
+        match decider.decide(&job.map, &job.valid, &job.image, &job.warped, &product.decision) {
+            Ok(decision) => job.decision = Some(decision),
+            Err(e) => job.fail("INTERNAL", format!("{e:#}")),
+        }
+    }
+    job.times.decide = start.elapsed();
+}
+
+/// The verdict's word in events and logs.
+#[must_use]
+pub fn verdict_word(job: &Job) -> &'static str {
+    match (&job.fault, &job.decision) {
+        (None, Some(d)) if d.verdict == crate::decide::Verdict::Ok => "OK",
+        (None, Some(_)) => "NG",
+        _ => "ERROR",
+    }
+}
