@@ -12,9 +12,11 @@
 
 mod config;
 mod defects;
+mod export;
 mod label;
 mod pair;
 mod paper;
+pub mod part;
 mod photometry;
 mod random;
 mod raster;
@@ -22,7 +24,9 @@ mod scene;
 mod shapes;
 
 pub use config::{Config, Preset};
+pub use export::{Exported, contact_sheet, export};
 pub use label::{DEFECT, GOOD, NOT_SCORED};
+pub use part::product;
 pub use scene::Family;
 
 use crate::frame::Gray;
@@ -72,3 +76,6 @@ pub fn sample(config: &Config, seed: u64, index: u64) -> Sample {
         Preset::Paper => paper::paper(config, &mut draw),
     }
 }
+
+#[cfg(test)]
+mod tests;

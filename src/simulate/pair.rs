@@ -144,7 +144,9 @@ pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
     let mut bad = bad.unwrap_or_else(|| good.clone());
     let margin = (MARGIN_PX * FACTOR) as f32;
     let inner = [margin, margin, margin + side as f32, margin + side as f32];
-    defects::paint(draw, config, &scene, &good, &mut bad, view, inner, count);
+    let palette = scene.inks();
+    let ground = defects::Ground { palette: &palette, factor: view.factor, inner, allowed: &|_| true };
+    defects::paint(draw, config, &ground, &good, &mut bad, count);
 
     // What registration leaves.
     let (misfit, level) = Misfit::random(draw, config);
