@@ -6,7 +6,8 @@
 //! pixels of the finished picture, pixel centres at integers.
 //!
 //! A pixel is a defect where the frame with and without its defects, both before lighting, differ by more than
-//! [`Config::label_contrast`]; groups under [`Config::speck_px`] pixels are marked 128 and not scored.
+//! [`Config::label_contrast`]; groups under [`Config::speck_px`] pixels, and those that the finished frame no longer shows, are marked 128
+//! and not scored.
 //!
 //! Sources: section III-D of the SSDS paper (arXiv 2103.04297) for the idea and the `paper` preset; the wide recipe is this project's.
 
@@ -50,6 +51,8 @@ pub struct Notes {
     pub shift_px: [f32; 2],
     /// Whether the frame is distorted locally.
     pub local_warp: bool,
+    /// Whether the template covers only a part of the frame.
+    pub part_cover: bool,
 }
 
 /// A simulated pair.
@@ -61,7 +64,7 @@ pub struct Sample {
     pub frame: Gray,
     /// 255 defect, 0 good, 128 not scored; frame coordinates.
     pub label: Gray,
-    /// Whether nothing at all is labelled.
+    /// Whether no pixel is labelled a defect.
     pub clean: bool,
     /// How it was made.
     pub notes: Notes,

@@ -257,7 +257,7 @@ impl Product {
         let sigma = draw.within(options.noise);
         photometry::noise(draw, &mut frame, sigma);
 
-        let mut label = label::from_mask(fw, fh, &defective, config.speck_px);
+        let mut label = label::from_mask(fw, fh, &defective, config.speck_px, None);
         mark_outside(&mut label, &pose, (tw, th));
         let protocol = score::Settings::default();
         let boxes = score::boxes_of_mask(&label, protocol.merge_px, protocol.pad_px);
