@@ -235,9 +235,8 @@ impl Writer {
     /// # Errors
     /// [`Kind::CannotCreate`] naming the file.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = std::fs::File::create(path).map_err(|e| {
-            Error::new(Kind::CannotCreate, format!("manifest {}: cannot be created: {e}", path.display()))
-        })?;
+        let file = std::fs::File::create(path)
+            .map_err(|e| Error::new(Kind::CannotCreate, format!("manifest {}: cannot be created: {e}", path.display())))?;
         Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file) })
     }
 
@@ -294,7 +293,8 @@ mod tests {
             boxes: Some(BoxSource::Inline(vec![vec![1.0, 2.0, 3.0, 4.0, 5.0]])),
             matrix: Some(Affine::IDENTITY),
         };
-        let second = Pair { id: "b".into(), mask: None, boxes: Some(BoxSource::File("b.txt".into())), matrix: None, ..first.clone() };
+        let second =
+            Pair { id: "b".into(), mask: None, boxes: Some(BoxSource::File("b.txt".into())), matrix: None, ..first.clone() };
         let mut writer = Writer::create(&path).unwrap();
         writer.add(&first, Some(&"made by hand")).unwrap();
         writer.add::<()>(&second, None).unwrap();
@@ -318,10 +318,7 @@ mod tests {
         assert_eq!(read(line).unwrap().pairs.len(), 1);
         let message = |text: &str| read(text).unwrap_err().message().to_string();
         assert_eq!(message(""), "manifest DIR/pairs.jsonl: holds no pairs");
-        assert_eq!(
-            message(&format!("{line}\n{line}")),
-            "manifest DIR/pairs.jsonl line 2: pair id `x` comes a second time"
-        );
+        assert_eq!(message(&format!("{line}\n{line}")), "manifest DIR/pairs.jsonl line 2: pair id `x` comes a second time");
         assert_eq!(
             message(r#"{"pair": "x", "image": "i.png"}"#),
             "manifest DIR/pairs.jsonl line 1: missing field `template` at line 1 column 31"
@@ -347,7 +344,10 @@ mod tests {
         let boxes = dir.path().join("b.txt");
         std::fs::write(&boxes, "1 2 3 4\n5 6 x 8\n").unwrap();
         let message = read_boxes(&boxes).unwrap_err().message().to_string();
-        assert!(message.ends_with("b.txt line 2: a box must be x1 y1 x2 y2 with x1 <= x2 and y1 <= y2, got `5 6 x 8`"), "{message}");
+        assert!(
+            message.ends_with("b.txt line 2: a box must be x1 y1 x2 y2 with x1 <= x2 and y1 <= y2, got `5 6 x 8`"),
+            "{message}"
+        );
         std::fs::write(&boxes, "9 2 3 4\n").unwrap();
         assert!(read_boxes(&boxes).is_err());
 

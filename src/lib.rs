@@ -19,6 +19,7 @@ pub mod frame;
 pub mod geometry;
 pub mod golden;
 pub mod overlay;
+pub mod residual;
 pub mod score;
 pub mod simulate;
 pub mod telemetry;

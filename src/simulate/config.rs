@@ -173,6 +173,8 @@ settings! {
     local_warp_pitch_px: [f32; 2] = [16.0, 64.0], 8..=512;
     /// Share of pairs in which one picture repeats its edge pixels instead of showing what lies beyond.
     edge_repeat_share: f32 = 0.4, 0..=1;
+    /// Share of pairs whose template covers only a part of the frame; the rest is filled from the frame as inference does it.
+    part_cover_share: f32 = 0.12, 0..=1;
 
     // -- defects
     /// Share of pairs without any defect.
@@ -201,6 +203,10 @@ settings! {
     label_contrast: f32 = 0.08, 0.01..=0.5;
     /// Defects of fewer pixels than this are not scored.
     speck_px: usize = 12, 0..=1000;
+    /// Defects whose mean contrast in the finished frame, but for its noise, is less than this are not scored: nobody could see them.
+    visible_contrast: f32 = 0.025, 0..=0.5;
+    /// The same as a multiple of the frame's noise.
+    visible_noise: f32 = 0.7, 0..=5;
 
     // -- imaging
     /// Share of pairs without texture among scenes of two grays.

@@ -66,35 +66,48 @@ fn at(canvas: &Map, p: Point) -> f32 {
     canvas.get(x, y)
 }
 
-/// Paints `count` defects on top of `bad`; `good` is the scene without them, `inner` the region (x0, y0, x1, y1 in canvas pixels) where they may sit.
-pub(crate) fn paint(
-    draw: &mut Draw,
-    config: &Config,
-    scene: &Scene,
-    good: &Map,
-    bad: &mut Map,
-    view: View,
-    inner: [f32; 4],
-    count: usize,
-) {
-    let f = view.factor;
+/// What defects are painted with and where they may sit.
+pub(crate) struct Ground<'a> {
+    /// Gray values of the scene; the last is the substrate's.
+    pub palette: &'a [f32],
+    /// Canvas pixels for a picture pixel.
+    pub factor: f32,
+    /// Region for defects' centres on the canvas: x0, y0, x1, y1.
+    pub inner: [f32; 4],
+    /// Which of its points are allowed.
+    pub allowed: &'a dyn Fn(Point) -> bool,
+}
+
+/// How often a place is drawn anew when it is not allowed; the defect is left out after that.
+const PLACE_TRIES: usize = 50;
+
+/// Paints `count` defects on top of `bad`; `good` is the scene without them.
+pub(crate) fn paint(draw: &mut Draw, config: &Config, ground: &Ground, good: &Map, bad: &mut Map, count: usize) {
+    let (f, inner) = (ground.factor, ground.inner);
     let edges = if count > 0 { edges(good) } else { Vec::new() };
     let width = good.width();
-    let inside = |p: Point| p[0] >= inner[0] && p[0] < inner[2] && p[1] >= inner[1] && p[1] < inner[3];
+    let inside = |p: Point| p[0] >= inner[0] && p[0] < inner[2] && p[1] >= inner[1] && p[1] < inner[3] && (ground.allowed)(p);
     for _ in 0..count {
-        let mut centre = [
-            inner[0] + draw.uniform(0.03, 0.97) * (inner[2] - inner[0]),
-            inner[1] + draw.uniform(0.03, 0.97) * (inner[3] - inner[1]),
-        ];
-        if !edges.is_empty() && draw.chance(config.on_edge_share) {
-            let e = *draw.pick(&edges) as usize;
-            let near = [(e % width) as f32 + draw.normal(2.0 * f), (e / width) as f32 + draw.normal(2.0 * f)];
-            if inside(near) {
-                centre = near;
+        let on_edge = !edges.is_empty() && draw.chance(config.on_edge_share);
+        let mut place = None;
+        for attempt in 0..PLACE_TRIES {
+            let at = if on_edge && attempt < PLACE_TRIES / 2 {
+                let e = *draw.pick(&edges) as usize;
+                [(e % width) as f32 + draw.normal(2.0 * f), (e / width) as f32 + draw.normal(2.0 * f)]
+            } else {
+                [
+                    inner[0] + draw.uniform(0.03, 0.97) * (inner[2] - inner[0]),
+                    inner[1] + draw.uniform(0.03, 0.97) * (inner[3] - inner[1]),
+                ]
+            };
+            if inside(at) {
+                place = Some(at);
+                break;
             }
         }
+        let Some(centre) = place else { continue };
         let here = at(bad, centre);
-        let gray = gray_of(draw, config, scene, bad, centre, here, f);
+        let gray = gray_of(draw, config, ground, bad, centre, here);
         let side = (inner[2] - inner[0]).min(inner[3] - inner[1]);
         let radius = if draw.chance(config.large_share) {
             (draw.log_within(config.large_radius_px) * f).min(0.3 * side)
@@ -114,17 +127,12 @@ pub(crate) fn paint(
     }
 }
 
-fn gray_of(draw: &mut Draw, config: &Config, scene: &Scene, canvas: &Map, centre: Point, here: f32, f: f32) -> f32 {
+fn gray_of(draw: &mut Draw, config: &Config, ground: &Ground, canvas: &Map, centre: Point, here: f32) -> f32 {
     let mut gray = if draw.chance(config.neighbour_gray_share) {
         let (s, c) = sin_cos(draw.uniform(0.0, 2.0 * PI));
-        let reach = draw.uniform(3.0, 14.0) * f;
+        let reach = draw.uniform(3.0, 14.0) * ground.factor;
         let found = at(canvas, [centre[0] + c * reach, centre[1] + s * reach]);
-        if (found - here).abs() < 0.1 {
-            let choice = draw.whole(0, scene.palette.len());
-            scene.palette.get(choice).copied().unwrap_or(scene.background)
-        } else {
-            found
-        }
+        if (found - here).abs() < 0.1 { *draw.pick(ground.palette) } else { found }
     } else {
         draw.unit()
     };

@@ -10,19 +10,34 @@ pub const NOT_SCORED: u8 = 128;
 /// Label value of a defective pixel.
 pub const DEFECT: u8 = 255;
 
-/// Marks 8-connected groups of at least `speck_px` defective pixels as [`DEFECT`], smaller ones as [`NOT_SCORED`].
-pub(crate) fn from_mask(width: usize, height: usize, defective: &[bool], speck_px: usize) -> Gray {
+/// Marks 8-connected groups of defective pixels as [`DEFECT`]. Those of under `speck_px` pixels, those nowhere two pixels thick (slivers
+/// along an edge that moved), and those with a mean of `seen` under `least` become [`NOT_SCORED`].
+pub(crate) fn from_mask(width: usize, height: usize, defective: &[bool], speck_px: usize, seen: Option<(&[f32], f32)>) -> Gray {
     let components = label8(width, height, |i| defective[i]);
     let mut area = vec![0usize; components.count + 1];
-    for l in &components.labels {
+    let mut sum = vec![0.0f32; components.count + 1];
+    for (i, l) in components.labels.iter().enumerate() {
         area[*l as usize] += 1;
+        if let Some((seen, _)) = seen {
+            sum[*l as usize] += seen[i];
+        }
     }
+    let mut thick = vec![false; components.count + 1];
+    for (upper, lower) in components.labels.chunks_exact(width).zip(components.labels.chunks_exact(width).skip(1)) {
+        for (u, l) in upper.windows(2).zip(lower.windows(2)) {
+            // Four pixels touching one another belong to one group.
+            if u[0] != 0 && u[1] != 0 && l[0] != 0 && l[1] != 0 {
+                thick[u[0] as usize] = true;
+            }
+        }
+    }
+    let scored = |l: usize| area[l] >= speck_px && thick[l] && seen.is_none_or(|(_, least)| sum[l] >= least * area[l] as f32);
     let mut out = Gray::new(width, height);
     for (o, l) in out.data_mut().iter_mut().zip(&components.labels) {
-        *o = match *l {
+        *o = match *l as usize {
             0 => GOOD,
-            l if area[l as usize] < speck_px => NOT_SCORED,
-            _ => DEFECT,
+            l if scored(l) => DEFECT,
+            _ => NOT_SCORED,
         };
     }
     out
@@ -35,11 +50,18 @@ mod tests {
     #[test]
     fn specks_are_not_scored() {
         let mut mask = vec![false; 100];
-        for i in [0, 1, 10, 11, 55, 66] {
+        for i in [0, 1, 10, 11, 55, 66, 70, 80, 90, 97, 98, 99, 89, 88] {
             mask[i] = true;
         }
-        let label = from_mask(10, 10, &mask, 3);
+        let label = from_mask(10, 10, &mask, 3, None);
         assert_eq!((label.data()[0], label.data()[11], label.data()[55], label.data()[66]), (255, 255, 128, 128));
-        assert_eq!(label.data().iter().filter(|v| **v == 0).count(), 94);
+        // Three pixels in a line are no defect, five in a patch are.
+        assert_eq!((label.data()[80], label.data()[88]), (128, 255));
+        assert_eq!(label.data().iter().filter(|v| **v == 0).count(), 86);
+
+        // Nor is what cannot be seen.
+        let seen: Vec<f32> = (0..100).map(|i| if i < 50 { 0.01 } else { 0.2 }).collect();
+        let label = from_mask(10, 10, &mask, 2, Some((&seen, 0.05)));
+        assert_eq!((label.data()[0], label.data()[88]), (128, 255));
     }
 }

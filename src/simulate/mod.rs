@@ -6,15 +6,18 @@
 //! pixels of the finished picture, pixel centres at integers.
 //!
 //! A pixel is a defect where the frame with and without its defects, both before lighting, differ by more than
-//! [`Config::label_contrast`]; groups under [`Config::speck_px`] pixels are marked 128 and not scored.
+//! [`Config::label_contrast`]; groups under [`Config::speck_px`] pixels, and those that the finished frame no longer shows, are marked 128
+//! and not scored.
 //!
 //! Sources: section III-D of the SSDS paper (arXiv 2103.04297) for the idea and the `paper` preset; the wide recipe is this project's.
 
 mod config;
 mod defects;
+mod export;
 mod label;
 mod pair;
 mod paper;
+pub mod part;
 mod photometry;
 mod random;
 mod raster;
@@ -22,7 +25,9 @@ mod scene;
 mod shapes;
 
 pub use config::{Config, Preset};
+pub use export::{Exported, contact_sheet, export};
 pub use label::{DEFECT, GOOD, NOT_SCORED};
+pub use part::product;
 pub use scene::Family;
 
 use crate::frame::Gray;
@@ -46,6 +51,8 @@ pub struct Notes {
     pub shift_px: [f32; 2],
     /// Whether the frame is distorted locally.
     pub local_warp: bool,
+    /// Whether the template covers only a part of the frame.
+    pub part_cover: bool,
 }
 
 /// A simulated pair.
@@ -57,7 +64,7 @@ pub struct Sample {
     pub frame: Gray,
     /// 255 defect, 0 good, 128 not scored; frame coordinates.
     pub label: Gray,
-    /// Whether nothing at all is labelled.
+    /// Whether no pixel is labelled a defect.
     pub clean: bool,
     /// How it was made.
     pub notes: Notes,
@@ -72,3 +79,6 @@ pub fn sample(config: &Config, seed: u64, index: u64) -> Sample {
         Preset::Paper => paper::paper(config, &mut draw),
     }
 }
+
+#[cfg(test)]
+mod tests;

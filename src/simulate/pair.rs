@@ -5,8 +5,8 @@ use super::photometry::{self, field};
 use super::random::Draw;
 use super::scene::Scene;
 use super::shapes::View;
-use super::{Notes, Sample, defects, label};
-use crate::frame::Map;
+use super::{DEFECT, NOT_SCORED, Notes, Sample, defects, label};
+use crate::frame::{Gray, Map};
 
 /// Scenes are drawn at this many canvas pixels for a picture pixel.
 const FACTOR: usize = 2;
@@ -119,6 +119,51 @@ fn binarise(map: &mut Map, threshold: f32) {
     map.data_mut().iter_mut().for_each(|v| *v = if *v > threshold { 1.0 } else { 0.0 });
 }
 
+/// Cuts the template off beyond one or two random straight edges, as when its picture does not reach across the frame. Beyond, the
+/// template shows the frame's values with the template's mean and spread (what inference puts there), and nothing is scored.
+fn uncover(draw: &mut Draw, template: &mut Gray, frame: &Gray, label: &mut Gray) {
+    let size = template.width();
+    let half = size as f32 / 2.0;
+    let edges: Vec<(f32, f32, f32)> = (0..draw.whole(1, 2))
+        .map(|_| {
+            let (s, c) = super::random::sin_cos(draw.uniform(0.0, 2.0 * super::random::PI));
+            (c, s, draw.uniform(0.1, 0.95) * half)
+        })
+        .collect();
+    // How far inside the covered part, px; negative beyond it.
+    let inside = |x: usize, y: usize| {
+        let (u, v) = (x as f32 - half, y as f32 - half);
+        edges.iter().map(|(c, s, d)| d - c * u - s * v).fold(f32::INFINITY, f32::min)
+    };
+    let (mut n, mut sums) = (0.0f32, [0.0f32; 4]);
+    for y in 0..size {
+        for x in 0..size {
+            if inside(x, y) >= 0.0 {
+                let (t, f) = (f32::from(template.get(x, y)), f32::from(frame.get(x, y)));
+                n += 1.0;
+                for (sum, v) in sums.iter_mut().zip([t, t * t, f, f * f]) {
+                    *sum += v;
+                }
+            }
+        }
+    }
+    let n = n.max(1.0);
+    let spread = |sum: f32, squares: f32| (squares / n - (sum / n) * (sum / n)).max(0.0).sqrt();
+    let gain = spread(sums[0], sums[1]) / spread(sums[2], sums[3]).max(1.0);
+    for y in 0..size {
+        for x in 0..size {
+            let depth = inside(x, y);
+            if depth < 0.0 {
+                let v = (f32::from(frame.get(x, y)) - sums[2] / n) * gain + sums[0] / n;
+                template.set(x, y, (v + 0.5).clamp(0.0, 255.0) as u8);
+            }
+            if depth < 1.0 {
+                label.set(x, y, NOT_SCORED);
+            }
+        }
+    }
+}
+
 /// Pair `index` of the wide recipe.
 pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
     let size = config.size_px;
@@ -144,7 +189,9 @@ pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
     let mut bad = bad.unwrap_or_else(|| good.clone());
     let margin = (MARGIN_PX * FACTOR) as f32;
     let inner = [margin, margin, margin + side as f32, margin + side as f32];
-    defects::paint(draw, config, &scene, &good, &mut bad, view, inner, count);
+    let palette = scene.inks();
+    let ground = defects::Ground { palette: &palette, factor: view.factor, inner, allowed: &|_| true };
+    defects::paint(draw, config, &ground, &good, &mut bad, count);
 
     // What registration leaves.
     let (misfit, level) = Misfit::random(draw, config);
@@ -194,6 +241,8 @@ pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
         }
     }
     if draw.chance(config.light_share) {
+        // The frame without its defects in the same light shows how much of them is left to see.
+        photometry::light(&mut draw.clone(), config, &mut clean_frame, config.light);
         photometry::light(draw, config, &mut frame, config.light);
         photometry::light(draw, config, &mut template, config.template_light);
     }
@@ -201,20 +250,28 @@ pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
         photometry::blur(&mut template, draw.within(config.template_blur_px));
     }
     if draw.chance(config.blur_share) {
-        photometry::blur(&mut frame, draw.within(config.frame_blur_px));
+        let sigma = draw.within(config.frame_blur_px);
+        photometry::blur(&mut clean_frame, sigma);
+        photometry::blur(&mut frame, sigma);
     }
+    let seen: Vec<f32> =
+        clean_frame.data().iter().zip(frame.data()).map(|(g, b)| (g.clamp(0.0, 1.0) - b.clamp(0.0, 1.0)).abs()).collect();
     let sigma = draw.within(config.template_noise);
     photometry::noise(draw, &mut template, sigma);
     let sigma = draw.within(config.frame_noise);
     photometry::noise(draw, &mut frame, sigma);
-    let template = photometry::quantise(&template);
+    let mut template = photometry::quantise(&template);
     let mut frame = photometry::quantise(&frame);
     if draw.chance(config.jpeg_share) {
         photometry::jpeg(&mut frame, draw.within(config.jpeg_quality));
     }
-
-    let label = label::from_mask(size, size, &defective, config.speck_px);
-    let clean = label.data().iter().all(|v| *v == 0);
+    let least = config.visible_contrast.max(config.visible_noise * sigma);
+    let mut label = label::from_mask(size, size, &defective, config.speck_px, Some((&seen, least)));
+    let part_cover = draw.chance(config.part_cover_share);
+    if part_cover {
+        uncover(draw, &mut template, &frame, &mut label);
+    }
+    let clean = label.data().iter().all(|v| *v != DEFECT);
     let notes = Notes {
         family: Some(scene.family),
         two_tone: scene.two_tone,
@@ -224,6 +281,7 @@ pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
         misfit_px: level,
         shift_px: misfit.shift,
         local_warp: distortion.is_some(),
+        part_cover,
     };
     Sample { template, frame, label, clean, notes }
 }

@@ -123,8 +123,8 @@ pub(crate) fn paper(config: &Config, draw: &mut Draw) -> Sample {
     let template = turned(&template, angle, shift);
     let crop = |map: &Map| Gray::from_fn(size, size, |x, y| (map.get(corner[0] + x, corner[1] + y) * 255.0 + 0.5) as u8);
     let mask: Vec<bool> = crop(&mask).data().iter().map(|v| *v > 127).collect();
-    let label = label::from_mask(size, size, &mask, config.speck_px);
-    let clean = label.data().iter().all(|v| *v == 0);
+    let label = label::from_mask(size, size, &mask, config.speck_px, None);
+    let clean = label.data().iter().all(|v| *v != super::DEFECT);
     let notes = Notes { two_tone: true, defects, misfit_px: 0.5, shift_px: shift, ..Notes::default() };
     Sample { template: crop(&template), frame: crop(&frame), label, clean, notes }
 }

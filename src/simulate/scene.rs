@@ -139,6 +139,11 @@ impl Scene {
         canvas
     }
 
+    /// Gray values in use, the substrate's last.
+    pub(crate) fn inks(&self) -> Vec<f32> {
+        self.palette.iter().copied().chain([self.background]).collect()
+    }
+
     /// Random own movements and etching of a second part of the same design.
     pub(crate) fn deviation(&self, draw: &mut Draw, config: &Config) -> Deviation {
         let mut out = Deviation::default();

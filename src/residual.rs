@@ -1,0 +1,546 @@
+//! Removal of what registration leaves: a small shift between the warped template and the frame, global and smoothly local.
+//!
+//! A similarity cannot follow a bent board, a swapped lens or a template taken on another day: a quarter of the published "aligned"
+//! pairs of DeepPCB is off by 1-4 px. Between registration and the network, [`Remover::remove`] estimates a shift for every block of
+//! [`Settings::block_px`] and moves the template by a smooth field made of them.
+//!
+//! Input: template warped to the frame, its validity (255 where the template covers the frame pixel, else 0), frame; all of one size,
+//! 8-bit gray. Output: the template moved, and its validity moved along.
+//!
+//! Method: both pictures are normalised by local mean and deviation, so that lighting drops out; every whole-pixel shift up to
+//! [`Settings::reach_px`] costs the truncated absolute difference, summed per block (truncation keeps defects from pulling); the shifts
+//! minimise block costs plus a quadratic penalty on differences between neighbours (iterated conditional modes, started at the best
+//! global shift), so that blocks without structure, or with edges of one direction only, follow their neighbours; parabolas give
+//! fractions of a pixel. A shift is used only where it pays: when the field is nearly constant the template moves by whole pixels,
+//! which keeps edges as sharp as they were.
+//!
+//! Limits: shifts beyond the reach are not found; a defect that displaces structure over more than a block counts as shift.
+
+use crate::error::{Error, Result};
+use crate::frame::{Gray, Map};
+
+/// How residual shift is estimated and removed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Largest shift looked for along an axis, whole px, 0..=8; 0 switches the removal off.
+    pub reach_px: usize,
+    /// Side of the blocks with a shift of their own, px, 16..=256.
+    pub block_px: usize,
+    /// Weight of the squared difference between neighbouring blocks' shifts against the mean cost of a pixel (0..255), 0 or more.
+    pub stiffness: f32,
+    /// Share of the cost that moving must save, 0..1; a smaller gain leaves the template as it is.
+    pub least_gain: f32,
+    /// Fields whose shifts differ less than this from one whole-pixel shift are applied as that shift, px.
+    pub rigid_within_px: f32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { reach_px: 5, block_px: 48, stiffness: 1.5, least_gain: 0.02, rigid_within_px: 0.6 }
+    }
+}
+
+impl Settings {
+    /// Whether every value lies in its range.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Config`] naming the value and its range.
+    pub fn check(&self) -> Result<()> {
+        if self.reach_px > 8 {
+            return Err(Error::config(format!("residual.reach_px must be between 0 and 8, got {}", self.reach_px)));
+        }
+        if !(16..=256).contains(&self.block_px) {
+            return Err(Error::config(format!("residual.block_px must be between 16 and 256, got {}", self.block_px)));
+        }
+        for (name, value, most) in [
+            ("stiffness", self.stiffness, 1e3),
+            ("least_gain", self.least_gain, 1.0),
+            ("rigid_within_px", self.rigid_within_px, 8.0),
+        ] {
+            if !(value >= 0.0 && value <= most) {
+                return Err(Error::config(format!("residual.{name} must be between 0 and {most}, got {value}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Residual {
+    /// Best whole-pixel shift of all blocks together: template content moves by (x, y).
+    pub global_px: (i32, i32),
+    /// Shift of every block, row-major, px: template content there moves by (x, y).
+    pub blocks: Vec<[f32; 2]>,
+    /// Blocks in a row.
+    pub columns: usize,
+    /// Rows of blocks.
+    pub rows: usize,
+    /// Mean cost before, 0..255.
+    pub cost_before: f32,
+    /// Mean cost after by the blocks' whole-pixel shifts.
+    pub cost_after: f32,
+    /// Largest shift applied anywhere, px (0: the template was left alone).
+    pub largest_px: f32,
+}
+
+/// Normalised differences above this count no more: what differs this much is a defect, not misfit.
+const TRUNCATION: u8 = 96;
+/// Half width of the window for local mean and deviation, px.
+const WINDOW_PX: usize = 20;
+/// Added to the local deviation, gray values, so that noise in flat areas stays small.
+const FLOOR: f32 = 12.0;
+/// Sweeps of iterated conditional modes.
+const SWEEPS: usize = 12;
+
+/// One thread's scratch.
+#[derive(Debug, Clone)]
+pub struct Remover {
+    settings: Settings,
+    template: Vec<u8>,
+    frame: Vec<u8>,
+    costs: Vec<f32>,
+    counts: Vec<f32>,
+    integral: Vec<[f64; 2]>,
+}
+
+impl Remover {
+    /// Scratch for one thread.
+    ///
+    /// # Errors
+    /// As [`Settings::check`].
+    pub fn new(settings: &Settings) -> Result<Self> {
+        settings.check()?;
+        Ok(Self {
+            settings: settings.clone(),
+            template: Vec::new(),
+            frame: Vec::new(),
+            costs: Vec::new(),
+            counts: Vec::new(),
+            integral: Vec::new(),
+        })
+    }
+
+    /// Moves `template` and `valid` so that the template lies on the frame; both are changed in place.
+    ///
+    /// Pixels that came from beyond the picture's edge repeat the edge.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Data`] when the three pictures differ in size.
+    pub fn remove(&mut self, template: &mut Gray, valid: &mut Gray, frame: &Gray) -> Result<Residual> {
+        let found = self.estimate(template, valid, frame)?;
+        if found.largest_px > 0.0 {
+            apply(&found, self.settings.block_px, template, valid);
+        }
+        Ok(found)
+    }
+
+    /// Estimates without moving.
+    ///
+    /// # Errors
+    /// As [`Remover::remove`].
+    pub fn estimate(&mut self, template: &Gray, valid: &Gray, frame: &Gray) -> Result<Residual> {
+        let (w, h) = frame.size();
+        if template.size() != (w, h) || valid.size() != (w, h) {
+            return Err(Error::data(format!(
+                "residual shift needs pictures of one size, got template {:?}, validity {:?}, frame {:?}",
+                template.size(),
+                valid.size(),
+                frame.size()
+            )));
+        }
+        let s = self.settings.clone();
+        let reach = s.reach_px;
+        let (columns, rows) = (w.div_ceil(s.block_px), h.div_ceil(s.block_px));
+        let still = Residual { blocks: vec![[0.0; 2]; columns * rows], columns, rows, ..Residual::default() };
+        if reach == 0 || w <= 4 * reach || h <= 4 * reach {
+            return Ok(still);
+        }
+        normalise(template, valid, &mut self.integral, &mut self.template);
+        normalise(frame, valid, &mut self.integral, &mut self.frame);
+        let side = 2 * reach + 1;
+        let shifts = side * side;
+        self.block_costs(valid, w, h, columns, rows);
+
+        // The one shift that is best for all blocks.
+        let blocks = columns * rows;
+        let total: f32 = self.counts.iter().sum();
+        if total == 0.0 {
+            return Ok(still);
+        }
+        let sum_at = |k: usize| (0..blocks).map(|b| self.costs[b * shifts + k]).sum::<f32>() / total;
+        let centre = shifts / 2;
+        let before = sum_at(centre);
+        // Ties and near ties go to the smaller shift.
+        let bias = |k: usize| {
+            let (dx, dy) = ((k % side) as f32 - reach as f32, (k / side) as f32 - reach as f32);
+            1e-3 * (dx * dx + dy * dy)
+        };
+        let best = (0..shifts).min_by(|a, b| (sum_at(*a) + bias(*a)).total_cmp(&(sum_at(*b) + bias(*b)))).unwrap_or(centre);
+
+        let labels = self.relax(best, columns, rows);
+        let after = (0..blocks).map(|b| self.costs[b * shifts + labels[b]]).sum::<f32>() / total;
+        let mut out = Residual {
+            global_px: ((best % side) as i32 - reach as i32, (best / side) as i32 - reach as i32),
+            cost_before: before,
+            cost_after: after,
+            ..still
+        };
+        if after > before * (1.0 - s.least_gain) || before - after < 0.05 {
+            return Ok(out);
+        }
+        out.blocks = self.sub_pixel(&labels, columns, rows);
+        let global = [out.global_px.0 as f32, out.global_px.1 as f32];
+        let spread = out.blocks.iter().map(|b| (b[0] - global[0]).abs().max((b[1] - global[1]).abs())).fold(0.0, f32::max);
+        if spread < s.rigid_within_px {
+            out.blocks.fill(global);
+        }
+        out.largest_px = out.blocks.iter().map(|b| (b[0] * b[0] + b[1] * b[1]).sqrt()).fold(0.0, f32::max);
+        Ok(out)
+    }
+
+    /// Sums of truncated differences for every block and shift. Shift `k` = (dx, dy) compares frame(x, y) with template(x - dx, y - dy).
+    fn block_costs(&mut self, valid: &Gray, w: usize, h: usize, columns: usize, rows: usize) {
+        let (reach, block) = (self.settings.reach_px, self.settings.block_px);
+        let side = 2 * reach + 1;
+        let shifts = side * side;
+        self.costs.clear();
+        self.costs.resize(columns * rows * shifts, 0.0);
+        self.counts.clear();
+        self.counts.resize(columns * rows, 0.0);
+        let mut row_mask = vec![0u8; w];
+        // Every other row is enough: shifts and blocks are much larger.
+        for y in (reach..h - reach).step_by(2) {
+            let usable = valid.row(y);
+            for (x, m) in row_mask.iter_mut().enumerate() {
+                *m = if x >= reach && x + reach < w && usable[x] != 0 { TRUNCATION } else { 0 };
+            }
+            let frame = &self.frame[y * w..(y + 1) * w];
+            for bx in 0..columns {
+                let (x0, x1) = ((bx * block).max(reach), ((bx + 1) * block).min(w - reach));
+                if x0 >= x1 {
+                    continue;
+                }
+                let b = (y / block) * columns + bx;
+                let mask = &row_mask[x0..x1];
+                self.counts[b] += mask.iter().map(|m| f32::from(u8::from(*m != 0))).sum::<f32>();
+                let frame = &frame[x0..x1];
+                for ky in 0..side {
+                    let from = (y + reach - ky) * w;
+                    for kx in 0..side {
+                        let left = x0 + reach - kx;
+                        let template = &self.template[from + left..from + left + (x1 - x0)];
+                        let mut sum = 0u32;
+                        for ((f, t), m) in frame.iter().zip(template).zip(mask) {
+                            sum += u32::from(f.abs_diff(*t).min(*m));
+                        }
+                        self.costs[b * shifts + ky * side + kx] += sum as f32;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whole-pixel shifts of all blocks that minimise costs and differences between neighbours, started at `best`.
+    fn relax(&self, best: usize, columns: usize, rows: usize) -> Vec<usize> {
+        let reach = self.settings.reach_px;
+        let side = 2 * reach + 1;
+        let shifts = side * side;
+        // The penalty is in units of a full block's summed cost.
+        let full = (self.settings.block_px * self.settings.block_px / 2) as f32;
+        let weight = self.settings.stiffness * full;
+        let split = |k: usize| ((k % side) as f32, (k / side) as f32);
+        let mut labels = vec![best; columns * rows];
+        for _ in 0..SWEEPS {
+            let mut changed = false;
+            for y in 0..rows {
+                for x in 0..columns {
+                    let b = y * columns + x;
+                    // Sum over neighbours |d - d_n|^2 = n |d|^2 - 2 d . sum(d_n) + const.
+                    let (mut n, mut sx, mut sy) = (0.0f32, 0.0f32, 0.0f32);
+                    let mut see = |i: usize| {
+                        let (dx, dy) = split(labels[i]);
+                        n += 1.0;
+                        sx += dx;
+                        sy += dy;
+                    };
+                    if x > 0 {
+                        see(b - 1);
+                    }
+                    if x + 1 < columns {
+                        see(b + 1);
+                    }
+                    if y > 0 {
+                        see(b - columns);
+                    }
+                    if y + 1 < rows {
+                        see(b + columns);
+                    }
+                    let energy = |k: usize| {
+                        let (dx, dy) = split(k);
+                        self.costs[b * shifts + k] + weight * (n * (dx * dx + dy * dy) - 2.0 * (dx * sx + dy * sy))
+                    };
+                    let current = labels[b];
+                    let mut top = (energy(current) - 1e-3, current);
+                    for k in 0..shifts {
+                        let e = energy(k);
+                        if e < top.0 {
+                            top = (e, k);
+                        }
+                    }
+                    if top.1 != current {
+                        labels[b] = top.1;
+                        changed = true;
+                    }
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        labels
+    }
+
+    /// Refines by parabolas through the neighbouring costs, then smooths the field a little.
+    fn sub_pixel(&self, labels: &[usize], columns: usize, rows: usize) -> Vec<[f32; 2]> {
+        let reach = self.settings.reach_px;
+        let side = 2 * reach + 1;
+        let shifts = side * side;
+        let fine: Vec<[f32; 2]> = labels
+            .iter()
+            .enumerate()
+            .map(|(b, k)| {
+                let (kx, ky) = (k % side, k / side);
+                let cost = |x: usize, y: usize| self.costs[b * shifts + y * side + x];
+                let here = cost(kx, ky);
+                let fraction = |low: f32, high: f32| {
+                    // A flat valley says nothing: its curvature must stand out from a grey level of a tenth of the block.
+                    let curvature = low + high - 2.0 * here;
+                    if curvature > 0.4 * self.counts[b].max(1.0) {
+                        (0.5 * (low - high) / curvature).clamp(-0.5, 0.5)
+                    } else {
+                        0.0
+                    }
+                };
+                let fx = if kx > 0 && kx + 1 < side { fraction(cost(kx - 1, ky), cost(kx + 1, ky)) } else { 0.0 };
+                let fy = if ky > 0 && ky + 1 < side { fraction(cost(kx, ky - 1), cost(kx, ky + 1)) } else { 0.0 };
+                [kx as f32 - reach as f32 + fx, ky as f32 - reach as f32 + fy]
+            })
+            .collect();
+        let at = |x: usize, y: usize| fine[y * columns + x];
+        (0..rows * columns)
+            .map(|b| {
+                let (x, y) = (b % columns, b / columns);
+                let (left, right) = (x.saturating_sub(1), (x + 1).min(columns - 1));
+                let (up, down) = (y.saturating_sub(1), (y + 1).min(rows - 1));
+                let mut out = [0.0; 2];
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = 0.5 * at(x, y)[i] + 0.125 * (at(left, y)[i] + at(right, y)[i] + at(x, up)[i] + at(x, down)[i]);
+                }
+                out
+            })
+            .collect()
+    }
+}
+
+/// Local contrast normalisation to 8 bits: `128 + 50 (v - mean) / (deviation + floor)` over a square window, valid pixels only.
+fn normalise(picture: &Gray, valid: &Gray, integral: &mut Vec<[f64; 2]>, out: &mut Vec<u8>) {
+    let (w, h) = picture.size();
+    let stride = w + 1;
+    integral.clear();
+    integral.resize(stride * (h + 1), [0.0; 2]);
+    // Sums of values and squares, and in the map below the count: invalid pixels take the picture's mean so that they add nothing.
+    let (mut sum, mut n) = (0.0f64, 0.0f64);
+    for (v, ok) in picture.data().iter().zip(valid.data()) {
+        if *ok != 0 {
+            sum += f64::from(*v);
+            n += 1.0;
+        }
+    }
+    let mean = if n > 0.0 { sum / n } else { 128.0 };
+    for y in 0..h {
+        let mut line = [0.0f64; 2];
+        for x in 0..w {
+            let v = if valid.get(x, y) != 0 { f64::from(picture.get(x, y)) } else { mean };
+            line[0] += v;
+            line[1] += v * v;
+            let above = integral[y * stride + x + 1];
+            integral[(y + 1) * stride + x + 1] = [above[0] + line[0], above[1] + line[1]];
+        }
+    }
+    out.clear();
+    out.reserve(w * h);
+    for y in 0..h {
+        let (y0, y1) = (y.saturating_sub(WINDOW_PX), (y + WINDOW_PX + 1).min(h));
+        for x in 0..w {
+            let (x0, x1) = (x.saturating_sub(WINDOW_PX), (x + WINDOW_PX + 1).min(w));
+            let box_sum = |i: usize| {
+                integral[y1 * stride + x1][i] - integral[y0 * stride + x1][i] - integral[y1 * stride + x0][i]
+                    + integral[y0 * stride + x0][i]
+            };
+            let area = ((y1 - y0) * (x1 - x0)) as f64;
+            let m = box_sum(0) / area;
+            let deviation = (box_sum(1) / area - m * m).max(0.0).sqrt() as f32;
+            let v = f32::from(picture.get(x, y)) - m as f32;
+            out.push((128.0 + 50.0 * v / (deviation + FLOOR)).clamp(0.0, 255.0) as u8);
+        }
+    }
+}
+
+/// Moves template and validity by the field: bilinear between block centres, bilinear in the picture, edges repeated.
+fn apply(found: &Residual, block_px: usize, template: &mut Gray, valid: &mut Gray) {
+    let (w, h) = template.size();
+    let first = found.blocks[0];
+    let rigid = found.blocks.iter().all(|b| *b == first) && first[0].fract() == 0.0 && first[1].fract() == 0.0;
+    let (source, covered) = (template.clone(), valid.clone());
+    let clamp = |v: f32, size: usize| v.clamp(0.0, size as f32 - 1.0);
+    if rigid {
+        for y in 0..h {
+            let sy = clamp(y as f32 - first[1], h) as usize;
+            for x in 0..w {
+                let sx = clamp(x as f32 - first[0], w) as usize;
+                template.set(x, y, source.get(sx, sy));
+                valid.set(x, y, covered.get(sx, sy));
+            }
+        }
+        return;
+    }
+    let field = expand(found, block_px, w, h);
+    for y in 0..h {
+        for x in 0..w {
+            let (sx, sy) = (clamp(x as f32 - field.0.get(x, y), w), clamp(y as f32 - field.1.get(x, y), h));
+            let (x0, y0) = (sx as usize, sy as usize);
+            let (x1, y1) = ((x0 + 1).min(w - 1), (y0 + 1).min(h - 1));
+            let (fx, fy) = (sx - x0 as f32, sy - y0 as f32);
+            let v = |x: usize, y: usize| f32::from(source.get(x, y));
+            let top = v(x0, y0) + fx * (v(x1, y0) - v(x0, y0));
+            let bottom = v(x0, y1) + fx * (v(x1, y1) - v(x0, y1));
+            template.set(x, y, (top + fy * (bottom - top) + 0.5) as u8);
+            let all = covered.get(x0, y0) & covered.get(x1, y0) & covered.get(x0, y1) & covered.get(x1, y1);
+            valid.set(x, y, if all != 0 { 255 } else { 0 });
+        }
+    }
+}
+
+/// The block field at every pixel.
+fn expand(found: &Residual, block_px: usize, w: usize, h: usize) -> (Map, Map) {
+    let place = |p: usize, n: usize| {
+        let at = ((p as f32 + 0.5) / block_px as f32 - 0.5).clamp(0.0, n as f32 - 1.0);
+        let low = at as usize;
+        (low, (low + 1).min(n - 1), at - low as f32)
+    };
+    let across: Vec<_> = (0..w).map(|x| place(x, found.columns)).collect();
+    let mut out = (Map::new(w, h), Map::new(w, h));
+    for y in 0..h {
+        let (y0, y1, fy) = place(y, found.rows);
+        for (x, (x0, x1, fx)) in across.iter().enumerate() {
+            let value = |i: usize| {
+                let at = |x: usize, y: usize| found.blocks[y * found.columns + x][i];
+                let top = at(*x0, y0) + fx * (at(*x1, y0) - at(*x0, y0));
+                let bottom = at(*x0, y1) + fx * (at(*x1, y1) - at(*x0, y1));
+                top + fy * (bottom - top)
+            };
+            out.0.set(x, y, value(0));
+            out.1.set(x, y, value(1));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::product;
+
+    fn shifted(source: &Gray, field: impl Fn(f32, f32) -> [f32; 2]) -> Gray {
+        let (w, h) = source.size();
+        Gray::from_fn(w, h, |x, y| {
+            let d = field(x as f32, y as f32);
+            let (sx, sy) = ((x as f32 - d[0]).clamp(0.0, w as f32 - 1.001), (y as f32 - d[1]).clamp(0.0, h as f32 - 1.001));
+            let (x0, y0, fx, fy) = (sx as usize, sy as usize, sx.fract(), sy.fract());
+            let v = |x: usize, y: usize| f32::from(source.get(x, y));
+            let top = v(x0, y0) * (1.0 - fx) + v(x0 + 1, y0) * fx;
+            let bottom = v(x0, y0 + 1) * (1.0 - fx) + v(x0 + 1, y0 + 1) * fx;
+            (top * (1.0 - fy) + bottom * fy + 0.5) as u8
+        })
+    }
+
+    fn full(size: (usize, usize)) -> Gray {
+        Gray::from_fn(size.0, size.1, |_, _| 255)
+    }
+
+    fn mean_difference(a: &Gray, b: &Gray) -> f32 {
+        let (w, h) = a.size();
+        let mut sum = 0.0;
+        for y in 8..h - 8 {
+            for x in 8..w - 8 {
+                sum += (f32::from(a.get(x, y)) - f32::from(b.get(x, y))).abs();
+            }
+        }
+        sum / ((w - 16) * (h - 16)) as f32
+    }
+
+    #[test]
+    fn whole_pixel_shifts_are_undone_exactly_under_changed_light() {
+        let template = product(4, (240, 200)).unwrap();
+        let mut remover = Remover::new(&Settings::default()).unwrap();
+        for shift in [[0.0, 0.0], [3.0, -2.0], [-4.0, 4.0], [0.0, 1.0]] {
+            let moved = shifted(&template, |_, _| shift);
+            let frame = Gray::from_fn(240, 200, |x, y| {
+                let light = 0.7 + 0.3 * x as f32 / 240.0;
+                (f32::from(moved.get(x, y)) * light + 10.0) as u8
+            });
+            let (mut t, mut v) = (template.clone(), full(template.size()));
+            let found = remover.remove(&mut t, &mut v, &frame).unwrap();
+            assert_eq!(found.global_px, (shift[0] as i32, shift[1] as i32));
+            assert_eq!(mean_difference(&t, &moved), 0.0, "shift {shift:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn smooth_local_distortions_are_followed() {
+        let template = product(7, (320, 256)).unwrap();
+        let frame = shifted(&template, |x, y| [1.0 + 2.5 * x / 320.0, -2.0 + 3.0 * y / 256.0]);
+        let (mut t, mut v) = (template.clone(), full(template.size()));
+        let found = Remover::new(&Settings::default()).unwrap().remove(&mut t, &mut v, &frame).unwrap();
+        let (before, after) = (mean_difference(&template, &frame), mean_difference(&t, &frame));
+        assert!(after < 0.35 * before, "before {before}, after {after}: {found:?}");
+    }
+
+    #[test]
+    fn defects_do_not_pull_and_nothing_is_moved_without_need() {
+        let template = product(9, (256, 256)).unwrap();
+        let mut frame = shifted(&template, |_, _| [2.0, 0.0]);
+        for y in 90..130 {
+            for x in 100..150 {
+                frame.set(x, y, 255 - frame.get(x, y));
+            }
+        }
+        let (mut t, mut v) = (template.clone(), full(template.size()));
+        let found = Remover::new(&Settings::default()).unwrap().remove(&mut t, &mut v, &frame).unwrap();
+        assert_eq!(found.global_px, (2, 0));
+        assert!(found.blocks.iter().all(|b| *b == [2.0, 0.0]), "{found:?}");
+
+        let flat = Gray::from_fn(128, 128, |_, _| 90);
+        let (mut t, mut v) = (flat.clone(), full(flat.size()));
+        let found = Remover::new(&Settings::default()).unwrap().remove(&mut t, &mut v, &flat).unwrap();
+        assert_eq!((found.largest_px, &t), (0.0, &flat));
+    }
+
+    #[test]
+    fn pictures_of_other_sizes_and_settings_out_of_range_are_refused() {
+        let mut remover = Remover::new(&Settings::default()).unwrap();
+        let (mut t, mut v) = (Gray::new(64, 64), full((64, 64)));
+        let error = remover.remove(&mut t, &mut v, &Gray::new(64, 60)).unwrap_err();
+        assert_eq!(
+            error.message(),
+            "residual shift needs pictures of one size, got template (64, 64), validity (64, 64), frame (64, 60)"
+        );
+        let wrong = |s: Settings| Remover::new(&s).unwrap_err().message().to_string();
+        assert_eq!(wrong(Settings { reach_px: 9, ..Settings::default() }), "residual.reach_px must be between 0 and 8, got 9");
+        assert_eq!(
+            wrong(Settings { stiffness: f32::NAN, ..Settings::default() }),
+            "residual.stiffness must be between 0 and 1000, got NaN"
+        );
+    }
+}
