@@ -119,6 +119,7 @@ impl Pump {
     pub(super) async fn run(mut self) -> ShutdownReport {
         let broker = self.settings.broker();
         let mut pause = self.settings.reconnect_min;
+        self.housekeep();
         let stopped_published = loop {
             if self.desk.stopping().is_some_and(|left| left.is_zero()) {
                 break false;
@@ -190,13 +191,14 @@ impl Pump {
 
     /// One connection from dialling to its end; true when it did any good.
     async fn connection(&mut self, broker: &str) -> (End, bool) {
-        let limit = match self.desk.stopping() {
-            Some(left) => left.min(self.settings.connect_timeout),
-            None => self.settings.connect_timeout,
-        };
-        let opened = match timeout(limit, self.open()).await {
-            Ok(opened) => opened,
-            Err(_) => Err(End::Broken(format!("no answer within {:.1} s", limit.as_secs_f64()))),
+        let limit = self.settings.connect_timeout;
+        let desk = Arc::clone(&self.desk);
+        let opened = tokio::select! {
+            opened = timeout(limit, self.open()) => match opened {
+                Ok(opened) => opened,
+                Err(_) => Err(End::Broken(format!("no answer within {:.1} s", limit.as_secs_f64()))),
+            },
+            () = time_to_end(&desk) => Err(End::TimeUp),
         };
         let (stream, mut session, rest) = match opened {
             Ok(opened) => opened,
@@ -604,6 +606,13 @@ impl Session {
         self.responses_after = id;
         self.responses += 1;
         Ok(())
+    }
+}
+
+/// Waits until the time for ending is up, for ever when nobody asks to end.
+async fn time_to_end(desk: &Desk) {
+    while desk.stopping().is_none_or(|left| !left.is_zero()) {
+        tokio::time::sleep(desk.stopping().map_or(TICK, |left| left.min(TICK))).await;
     }
 }
 
