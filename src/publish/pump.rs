@@ -276,24 +276,7 @@ impl Pump {
             };
             return Err(End::Refused(reason, message));
         }
-        let session = Session {
-            codec,
-            out: BytesMut::with_capacity(16 * 1024),
-            window: Window::new(),
-            receive_max: receive_max.map_or(usize::from(u16::MAX) / 2, usize::from),
-            max_packet: max_packet.map_or(usize::MAX, |m| m as usize),
-            retained: BTreeMap::new(),
-            identity: 0,
-            cursor: 0,
-            rows: 0,
-            acknowledged: Vec::new(),
-            more_rows: true,
-            responses_after: 0,
-            responses: 0,
-            stopping: false,
-            stopped: false,
-        };
-        Ok((stream, session, input))
+        Ok((stream, Session::new(codec, receive_max, max_packet), input))
     }
 
     /// The life of an accepted connection.
@@ -583,6 +566,27 @@ impl Pump {
 }
 
 impl Session {
+    /// A fresh connection's state, within what the broker said in CONNACK.
+    fn new(codec: Codec, receive_max: Option<u16>, max_packet: Option<u32>) -> Self {
+        Self {
+            codec,
+            out: BytesMut::with_capacity(16 * 1024),
+            window: Window::new(),
+            receive_max: receive_max.map_or(usize::from(u16::MAX) / 2, usize::from),
+            max_packet: max_packet.map_or(usize::MAX, |m| m as usize),
+            retained: BTreeMap::new(),
+            identity: 0,
+            cursor: 0,
+            rows: 0,
+            acknowledged: Vec::new(),
+            more_rows: true,
+            responses_after: 0,
+            responses: 0,
+            stopping: false,
+            stopped: false,
+        }
+    }
+
     /// Whether the broker takes one more QoS 1 message now.
     fn has_room(&self) -> bool {
         self.window.len() < self.receive_max
@@ -686,3 +690,6 @@ fn jittered(pause: Duration, seed: u64) -> Duration {
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     pause.mul_f64(0.5 + 0.5 * ((x >> 11) as f64 / (1_u64 << 53) as f64))
 }
+
+#[cfg(test)]
+mod tests;
