@@ -119,6 +119,7 @@ impl Pump {
     pub(super) async fn run(mut self) -> ShutdownReport {
         let broker = self.settings.broker();
         let mut pause = self.settings.reconnect_min;
+        self.housekeep();
         let stopped_published = loop {
             if self.desk.stopping().is_some_and(|left| left.is_zero()) {
                 break false;
@@ -190,13 +191,14 @@ impl Pump {
 
     /// One connection from dialling to its end; true when it did any good.
     async fn connection(&mut self, broker: &str) -> (End, bool) {
-        let limit = match self.desk.stopping() {
-            Some(left) => left.min(self.settings.connect_timeout),
-            None => self.settings.connect_timeout,
-        };
-        let opened = match timeout(limit, self.open()).await {
-            Ok(opened) => opened,
-            Err(_) => Err(End::Broken(format!("no answer within {:.1} s", limit.as_secs_f64()))),
+        let limit = self.settings.connect_timeout;
+        let desk = Arc::clone(&self.desk);
+        let opened = tokio::select! {
+            opened = timeout(limit, self.open()) => match opened {
+                Ok(opened) => opened,
+                Err(_) => Err(End::Broken(format!("no answer within {:.1} s", limit.as_secs_f64()))),
+            },
+            () = time_to_end(&desk) => Err(End::TimeUp),
         };
         let (stream, mut session, rest) = match opened {
             Ok(opened) => opened,
@@ -274,24 +276,7 @@ impl Pump {
             };
             return Err(End::Refused(reason, message));
         }
-        let session = Session {
-            codec,
-            out: BytesMut::with_capacity(16 * 1024),
-            window: Window::new(),
-            receive_max: receive_max.map_or(usize::from(u16::MAX) / 2, usize::from),
-            max_packet: max_packet.map_or(usize::MAX, |m| m as usize),
-            retained: BTreeMap::new(),
-            identity: 0,
-            cursor: 0,
-            rows: 0,
-            acknowledged: Vec::new(),
-            more_rows: true,
-            responses_after: 0,
-            responses: 0,
-            stopping: false,
-            stopped: false,
-        };
-        Ok((stream, session, input))
+        Ok((stream, Session::new(codec, receive_max, max_packet), input))
     }
 
     /// The life of an accepted connection.
@@ -581,6 +566,27 @@ impl Pump {
 }
 
 impl Session {
+    /// A fresh connection's state, within what the broker said in CONNACK.
+    fn new(codec: Codec, receive_max: Option<u16>, max_packet: Option<u32>) -> Self {
+        Self {
+            codec,
+            out: BytesMut::with_capacity(16 * 1024),
+            window: Window::new(),
+            receive_max: receive_max.map_or(usize::from(u16::MAX) / 2, usize::from),
+            max_packet: max_packet.map_or(usize::MAX, |m| m as usize),
+            retained: BTreeMap::new(),
+            identity: 0,
+            cursor: 0,
+            rows: 0,
+            acknowledged: Vec::new(),
+            more_rows: true,
+            responses_after: 0,
+            responses: 0,
+            stopping: false,
+            stopped: false,
+        }
+    }
+
     /// Whether the broker takes one more QoS 1 message now.
     fn has_room(&self) -> bool {
         self.window.len() < self.receive_max
@@ -604,6 +610,13 @@ impl Session {
         self.responses_after = id;
         self.responses += 1;
         Ok(())
+    }
+}
+
+/// Waits until the time for ending is up, for ever when nobody asks to end.
+async fn time_to_end(desk: &Desk) {
+    while desk.stopping().is_none_or(|left| !left.is_zero()) {
+        tokio::time::sleep(desk.stopping().map_or(TICK, |left| left.min(TICK))).await;
     }
 }
 
@@ -677,3 +690,6 @@ fn jittered(pause: Duration, seed: u64) -> Duration {
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     pause.mul_f64(0.5 + 0.5 * ((x >> 11) as f64 / (1_u64 << 53) as f64))
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,7 +188,8 @@ fn a_new_connection_begins_at_the_oldest_row_that_is_left() {
     let again: Vec<u64> = (0..4).map(|_| peer.result().0).collect();
     assert_eq!(again, [2, 3, 4, 5]);
     let status = rig.publisher().status();
-    assert!((2..=3).contains(&status.resent), "{status:?}");
+    // The fifth row may have followed the acknowledgement before the connection went.
+    assert!((3..=4).contains(&status.resent), "{status:?}");
     assert_eq!(status.connections, 2);
 }
 
@@ -209,15 +210,14 @@ fn a_broker_that_stops_acknowledging_is_left() {
     let mut rig = Rig::new(|s| s.publish_timeout = Duration::from_millis(150));
     let mut peer = rig.accept();
     rig.record(1);
-    assert!(!peer.result().2.replayed);
+    let (_, _, first) = peer.result();
     // The connection stays open without a word: half-open.
     let mut second = rig.accept();
     let (seq, pkid, event) = second.result();
     assert_eq!(seq, 1);
-    // By now it may be late; it is once twice the time-out has passed.
+    assert_eq!(event.event_id, first.event_id);
     second.ack(pkid);
     rig.until("deleted", |s| s.acknowledged == 1);
-    assert!(event.seq == 1);
 }
 
 #[test]

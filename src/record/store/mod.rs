@@ -34,8 +34,8 @@ pub use reader::{Admission, Backlog, OutboxRow, StoreReader, StoredEvent, Verdic
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -124,6 +124,26 @@ struct Shared {
     damaged: AtomicU64,
     wal_pages: AtomicI64,
     stop: AtomicBool,
+    /// Wakes the checkpoint thread.
+    wake: OnceLock<Sender<()>>,
+}
+
+impl Shared {
+    /// Asks for a checkpoint; at once and with writers waiting when the WAL is long or the disk full.
+    fn ask_for_checkpoint(&self) {
+        if let Some(wake) = self.wake.get() {
+            // Full means that it has been asked for already; disconnected, that the store is closed.
+            let (Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) = wake.try_send(());
+        }
+    }
+
+    /// A commit found the disk full: what is in the WAL already can make room by going into the main file, whose free pages wait there.
+    fn note_failure(&self, error: &rusqlite::Error) {
+        if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+            self.wal_pages.store(CHECKPOINT_FORCED_PAGES, Ordering::SeqCst);
+            self.ask_for_checkpoint();
+        }
+    }
 }
 
 /// The writing end, owned by the record stage; one a file.
@@ -135,7 +155,7 @@ pub struct Store {
     reserve: reserve::Reserve,
     boot_id: String,
     clock: Arc<dyn Clock>,
-    checkpoint: Option<(Sender<()>, std::thread::JoinHandle<()>)>,
+    checkpoint: Option<std::thread::JoinHandle<()>>,
     // Held for its lock; released when the store goes.
     _lock: std::fs::File,
 }
@@ -166,7 +186,7 @@ impl Store {
         shared.outbox_events.store(events, Ordering::SeqCst);
         shared.outbox_bytes.store(bytes, Ordering::SeqCst);
         let checkpoint = start_checkpoints(path, &shared)?;
-        watch_wal(&mut connection, path, &shared, &checkpoint.0)?;
+        watch_wal(&mut connection, path, &shared)?;
         let store = Self {
             connection,
             path: path.to_owned(),
@@ -210,6 +230,7 @@ impl Store {
         let bytes = match written {
             Ok(bytes) => bytes,
             Err(e) => {
+                self.shared.note_failure(&e);
                 for event in batch {
                     event.seq = 0;
                     event.spooled_at = None;
@@ -267,10 +288,9 @@ impl Store {
     /// # Errors
     /// The system's, when the file cannot be opened once more.
     pub fn reader(&self) -> Result<StoreReader> {
-        let (sender, _) = self.checkpoint.as_ref().ok_or_else(|| Error::internal("spool: reader after close"))?;
         let mut connection = open::connect(&self.path)?;
         open::configure(&connection, false).map_err(|e| storage_error(&self.path, "opening", e))?;
-        watch_wal(&mut connection, &self.path, &self.shared, sender)?;
+        watch_wal(&mut connection, &self.path, &self.shared)?;
         Ok(StoreReader::new(connection, self.path.clone(), self.settings.clone(), Arc::clone(&self.shared), self.boot_id.clone()))
     }
 
@@ -306,10 +326,10 @@ impl Store {
     }
 
     fn stop_checkpoints(&mut self) {
-        if let Some((sender, thread)) = self.checkpoint.take() {
-            // Readers hold senders of their own, so the thread ends by the flag, not by disconnection. A full channel wakes it as well.
+        if let Some(thread) = self.checkpoint.take() {
+            // The readers share the sender, so the thread ends by the flag, not by disconnection. A full channel wakes it as well.
             self.shared.stop.store(true, Ordering::SeqCst);
-            let _ = sender.try_send(());
+            self.shared.ask_for_checkpoint();
             if thread.join().is_err() {
                 log::error!("spool {}: the checkpoint thread panicked", self.path.display());
             }
@@ -336,39 +356,52 @@ pub fn collect_batch<T>(first: T, waiting: &Receiver<T>, max: usize, batch: &mut
 }
 
 /// The thread that moves the WAL into the database file, so that the record stage waits for its own sync only.
-fn start_checkpoints(path: &Path, shared: &Arc<Shared>) -> Result<(Sender<()>, std::thread::JoinHandle<()>)> {
+fn start_checkpoints(path: &Path, shared: &Arc<Shared>) -> Result<std::thread::JoinHandle<()>> {
     let (sender, wake) = bounded::<()>(1);
-    let connection = open::connect(path)?;
-    open::configure(&connection, false).map_err(|e| storage_error(path, "opening", e))?;
+    shared.wake.set(sender).map_err(|_| Error::internal("spool: a second checkpoint thread"))?;
     let shared = Arc::clone(shared);
-    let shown = path.display().to_string();
-    let thread = std::thread::Builder::new()
+    let path = path.to_owned();
+    std::thread::Builder::new()
         .name("spool-ckpt".to_owned())
         .spawn(move || {
+            // Its own connection, made when first needed: most short runs never are.
+            let mut connection = None;
             for () in &wake {
                 if shared.stop.load(Ordering::SeqCst) {
                     break;
                 }
-                let forced = shared.wal_pages.load(Ordering::SeqCst) >= CHECKPOINT_FORCED_PAGES;
-                let mode = if forced { CheckpointMode::RESTART } else { CheckpointMode::PASSIVE };
-                if let Err(e) = connection.wal_checkpoint_v2(Some("main"), mode) {
-                    log::warn!("spool {shown}: checkpoint: {e}; the log grows until one succeeds");
+                if let Err(e) = checkpoint(&path, &shared, &mut connection) {
+                    log::warn!("{e}; the log grows until a checkpoint succeeds");
                 }
             }
         })
-        .map_err(|e| Error::io("starting thread spool-ckpt", e))?;
-    Ok((sender, thread))
+        .map_err(|e| Error::io("starting thread spool-ckpt", e))
+}
+
+fn checkpoint(path: &Path, shared: &Shared, connection: &mut Option<Connection>) -> Result<()> {
+    let fault = |e| storage_error(path, "checkpoint", e);
+    let connection = match connection {
+        Some(connection) => connection,
+        None => {
+            let new = open::connect(path)?;
+            open::configure(&new, false).map_err(fault)?;
+            connection.insert(new)
+        }
+    };
+    let forced = shared.wal_pages.load(Ordering::SeqCst) >= CHECKPOINT_FORCED_PAGES;
+    let mode = if forced { CheckpointMode::RESTART } else { CheckpointMode::PASSIVE };
+    connection.wal_checkpoint_v2(Some("main"), mode).map_err(fault)?;
+    Ok(())
 }
 
 /// Asks for a checkpoint whenever a commit of `connection` leaves the WAL long.
-fn watch_wal(connection: &mut Connection, path: &Path, shared: &Arc<Shared>, wake: &Sender<()>) -> Result<()> {
-    let (shared, wake) = (Arc::clone(shared), wake.clone());
+fn watch_wal(connection: &mut Connection, path: &Path, shared: &Arc<Shared>) -> Result<()> {
+    let shared = Arc::clone(shared);
     connection
         .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
             shared.wal_pages.store(i64::from(pages), Ordering::SeqCst);
             if i64::from(pages) >= CHECKPOINT_PAGES {
-                // Full means that it has been asked for already; disconnected, that the store is closed.
-                let (Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) = wake.try_send(());
+                shared.ask_for_checkpoint();
             }
             Ok(())
         }))

@@ -148,7 +148,10 @@ impl StoreReader {
     /// # Errors
     /// The system's; then no row was deleted.
     pub fn acknowledge(&mut self, seqs: &[u64]) -> Result<u64> {
-        let (events, bytes) = self.delete(seqs).map_err(|e| self.error("acknowledging", e))?;
+        let (events, bytes) = self.delete(seqs).map_err(|e| {
+            self.shared.note_failure(&e);
+            self.error("acknowledging", e)
+        })?;
         self.shared.outbox_events.fetch_sub(events, Ordering::SeqCst);
         self.shared.outbox_bytes.fetch_sub(bytes, Ordering::SeqCst);
         Ok(events)
