@@ -86,7 +86,13 @@ impl Key {
     ///
     /// # Errors
     /// When the calibration table cannot be read.
-    pub fn new(model_sha256: &str, runtime_version: &str, machine: &Machine, settings: &Settings, profile: &Profile) -> Result<Self> {
+    pub fn new(
+        model_sha256: &str,
+        runtime_version: &str,
+        machine: &Machine,
+        settings: &Settings,
+        profile: &Profile,
+    ) -> Result<Self> {
         let precision = precision(Provider::TensorRt, settings);
         let calibration = match &settings.int8_calibration {
             Some(path) => {
@@ -207,7 +213,8 @@ pub fn ensure(engines: &Path, key: &Key, build: impl FnOnce(&Path) -> Result<()>
 /// # Errors
 /// As [`ensure`].
 pub fn rebuild(engines: &Path, key: &Key, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let cannot = |path: &Path, e: std::io::Error| Error::new(Kind::CannotCreate, format!("engine folder {}: {e}", path.display()));
+    let cannot =
+        |path: &Path, e: std::io::Error| Error::new(Kind::CannotCreate, format!("engine folder {}: {e}", path.display()));
     fs::create_dir_all(engines).map_err(|e| cannot(engines, e))?;
     sweep(engines);
     let work = Work(engines.join(format!(".building-{}-{}", key.id(), std::process::id())));
@@ -338,7 +345,11 @@ mod tests {
             ("a.profile", b"", "a.profile is not as it was built"),
             ("b.engine", b"x", "an added file is not as it was built"),
             (MANIFEST, b"{", "engine.json: EOF while parsing an object at line 1 column 1"),
-            (MANIFEST, br#"{"format":"ssds.engine/2","key":{},"files":[]}"#, "engine.json: format is `ssds.engine/2`, wanted `ssds.engine/1`"),
+            (
+                MANIFEST,
+                br#"{"format":"ssds.engine/2","key":{},"files":[]}"#,
+                "engine.json: format is `ssds.engine/2`, wanted `ssds.engine/1`",
+            ),
         ];
         for (name, content, reason) in cases {
             ensure(engines, &key(), build).unwrap();

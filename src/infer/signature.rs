@@ -31,8 +31,9 @@ impl TrustedKey {
     /// # Errors
     /// [`crate::Kind::Config`] naming the key and what was wanted.
     pub fn parse(text: &str) -> Result<Self> {
-        let fault =
-            |what: String| Error::config(format!("inference.trusted_keys holds `{text}`, {what}; wanted 64 hexadecimal digits or a PEM file"));
+        let fault = |what: String| {
+            Error::config(format!("inference.trusted_keys holds `{text}`, {what}; wanted 64 hexadecimal digits or a PEM file"))
+        };
         let key = match unhex(text) {
             Some(bytes) => bytes.try_into().map_err(|b: Vec<u8>| fault(format!("which has {} bytes", b.len())))?,
             None => {
@@ -62,8 +63,9 @@ pub fn check(model: &Path, bytes: &[u8], keys: &[String]) -> Result<Option<Strin
     }
     let keys = keys.iter().map(|key| TrustedKey::parse(key)).collect::<Result<Vec<_>>>()?;
     let path = signature_path(model);
-    let signature = std::fs::read(&path)
-        .map_err(|e| Error::data(format!("inference.trusted_keys asks for a signature, but {} cannot be read: {e}", path.display())))?;
+    let signature = std::fs::read(&path).map_err(|e| {
+        Error::data(format!("inference.trusted_keys asks for a signature, but {} cannot be read: {e}", path.display()))
+    })?;
     if signature.len() != SIGNATURE_BYTES {
         return Err(Error::data(format!(
             "signature {} has {} bytes, wanted {SIGNATURE_BYTES} (Ed25519)",
@@ -119,7 +121,8 @@ mod tests {
     use super::*;
 
     // Made with OpenSSL 3: genpkey -algorithm ed25519; pkey -pubout; pkeyutl -sign -rawin over the bytes `signed text`.
-    const PEM: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAxuTYP5HV2vFF0fCRNtRVehWYKkf/lspSVOe6/BofPIo=\n-----END PUBLIC KEY-----\n";
+    const PEM: &str =
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAxuTYP5HV2vFF0fCRNtRVehWYKkf/lspSVOe6/BofPIo=\n-----END PUBLIC KEY-----\n";
     const KEY: &str = "c6e4d83f91d5daf145d1f09136d4557a15982a47ff96ca5254e7bafc1a1f3c8a";
     const SIGNATURE: &str = "2d9e2dad70ddd398435072bb80d9dae1cac06e6664231b05566da068f7450bcf\
                              8fe22a681b1fe8fb45991a38520fb0d1412b5e67b68ab7db5ed4608873272105";
