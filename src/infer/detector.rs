@@ -7,9 +7,9 @@ use crate::frame::{Gray, Map};
 
 use super::library::{self, Library};
 use super::model::ModelFile;
-use super::parity::{self, Parity};
-use super::provider::{self, Precision, Profile, Provider};
+use super::provider::Provider;
 use super::session::Runner;
+use super::start::start;
 use super::tile::{Pair, Plan, Shape, fill_table};
 use super::{ModelInfo, Settings};
 
@@ -62,6 +62,8 @@ pub enum Progress {
     Loading,
     /// Building a session on a provider.
     Building(Provider),
+    /// TensorRT is building an engine, for this long so far, s; told about once a second.
+    Engine(u64),
     /// Comparing with the golden vector.
     Verifying,
     /// Running once at the frame's size.
@@ -271,88 +273,4 @@ impl Detector {
             info.parity
         )
     }
-}
-
-/// Builds and verifies a session on the first provider that works.
-fn start(
-    settings: &Settings,
-    model: &ModelFile,
-    library: &Library,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<(Runner, ModelInfo)> {
-    let contract = &model.contract;
-    let what = format!("model {}", model.path.display());
-    let (height, width) = contract.fixed_size.unwrap_or((settings.tile_px, settings.tile_px));
-    let profile = Profile { batch: contract.fixed_batch.unwrap_or(settings.batch), height, width, multiple: contract.multiple };
-    let mut fallbacks: Vec<(Provider, String)> = Vec::new();
-    for &provider in &settings.providers {
-        progress(Progress::Building(provider));
-        let built = match provider::build(library, &model.bytes, settings, provider, &profile, None) {
-            Ok(built) => built,
-            // The processor refuses the model itself, not the provider.
-            Err(error) if provider == Provider::Cpu => return Err(error.context(&what)),
-            Err(error) if settings.required => {
-                return Err(error
-                    .context(&what)
-                    .context("inference.required is true and the first provider cannot be used")
-                    .with_kind(Kind::Unavailable));
-            }
-            Err(error) => {
-                log::warn!("{error}; trying the next provider");
-                fallbacks.push((provider, error.message().to_owned()));
-                continue;
-            }
-        };
-        let mut runner = Runner::new(built.session).map_err(|e| e.context(&what))?;
-        progress(Progress::Verifying);
-        let precision = provider::precision(provider, settings);
-        let parity = verify(settings, model, library, provider, precision, &profile, &mut runner)
-            .map_err(|e| e.context(format!("{what} on provider {provider} ({precision})")).with_kind(Kind::Data))?;
-        let info = ModelInfo {
-            name: contract.name.clone(),
-            version: contract.version.clone(),
-            sha256: model.sha256.clone(),
-            provider: provider.as_str(),
-            precision: precision.as_str(),
-            threshold: contract.threshold,
-            runtime_version: library.version.clone(),
-            runtime_path: library.path.clone(),
-            path: model.path.clone(),
-            contract: contract.clone(),
-            parity,
-            fallbacks,
-            partly_on_cpu: built.partly_on_cpu,
-            threads: settings.thread_count(),
-        };
-        return Ok((runner, info));
-    }
-    let reasons = fallbacks.iter().map(|(_, reason)| format!("\n  {reason}")).collect::<String>();
-    Err(Error::unavailable(format!("{what}: none of inference.providers can be used:{reasons}")))
-}
-
-fn verify(
-    settings: &Settings,
-    model: &ModelFile,
-    library: &Library,
-    provider: Provider,
-    precision: Precision,
-    profile: &Profile,
-    runner: &mut Runner,
-) -> Result<Parity> {
-    let contract = &model.contract;
-    let batch = contract.fixed_batch.unwrap_or(1);
-    let reduced = precision != Precision::Fp32 || (provider == Provider::Cuda && settings.tf32);
-    let tolerance = if reduced { settings.tolerance_reduced } else { settings.tolerance };
-    if let Some(golden) = &contract.golden {
-        return parity::against_golden(runner, golden, batch, tolerance);
-    }
-    if settings.require_parity {
-        return Err(Error::data("has no golden vector (ssds.golden.*), which inference.require_parity asks for"));
-    }
-    log::warn!("model {} has no golden vector; the trained result itself cannot be verified", model.path.display());
-    if provider == Provider::Cpu {
-        return Ok(Parity::Unverified);
-    }
-    let reference = provider::build(library, &model.bytes, settings, Provider::Cpu, profile, None)?;
-    parity::against_processor(runner, &mut Runner::new(reference.session)?, contract.fixed_size, batch, tolerance)
 }

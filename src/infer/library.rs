@@ -10,7 +10,7 @@
 //! version 1.[`OLDEST_MINOR`] is needed.
 
 use std::fmt::Write as _;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -218,29 +218,48 @@ fn forward_log(level: ort::logging::LogLevel, _category: &str, _id: &str, locati
     log::log!(target: "onnxruntime", level, "{message} ({location})");
 }
 
-/// Reads the ELF header: the dynamic loader's own message for a foreign machine is "No such file or directory".
+/// Reads the ELF header and the segments' ends. The dynamic loader's own message for a foreign machine is "No such file or directory", and
+/// a file that was cut short (a copy that was interrupted) would end this process with SIGBUS.
 fn check_elf(path: &Path) -> Result<(), String> {
+    const HEADER_BYTES: usize = 64;
+    const SEGMENT_BYTES: usize = 56;
+    const LOAD: u32 = 1;
     let mut file = std::fs::File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => "not there".to_owned(),
         _ => format!("cannot be read: {e}"),
     })?;
-    let mut header = [0_u8; 20];
+    let length = file.metadata().map_err(|e| format!("cannot be read: {e}"))?.len();
+    let mut header = [0_u8; HEADER_BYTES];
     file.read_exact(&mut header).map_err(|_| "is no shared library (shorter than an ELF header)".to_owned())?;
     if header[..4] != *b"\x7fELF" {
         return Err("is no shared library (no ELF header)".to_owned());
     }
-    let machine =
-        if header[5] == 2 { u16::from_be_bytes([header[18], header[19]]) } else { u16::from_le_bytes([header[18], header[19]]) };
-    let name = |machine| match machine {
-        3 => "x86",
-        40 => "arm",
-        62 => "x86_64",
-        183 => "aarch64",
-        243 => "riscv64",
+    let short = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let long = |bytes: &[u8], at: usize| bytes[at..at + 8].iter().rev().fold(0_u64, |v, &b| v << 8 | u64::from(b));
+    // Class 2 = 64 bits, data 1 = little endian.
+    let machine = match (header[4], header[5], short(&header, 18)) {
+        (2, 1, 62) => "x86_64",
+        (2, 1, 183) => "aarch64",
+        (2, 1, 243) => "riscv64",
+        (1, 1, 3) => "x86",
+        (1, 1, 40) => "arm",
         _ => "another machine",
     };
-    if name(machine) != std::env::consts::ARCH {
-        return Err(format!("is built for {}, wanted {}", name(machine), std::env::consts::ARCH));
+    if machine != std::env::consts::ARCH {
+        return Err(format!("is built for {machine}, wanted {}", std::env::consts::ARCH));
     }
-    Ok(())
+    let (offset, size, count) = (long(&header, 32), usize::from(short(&header, 54)), usize::from(short(&header, 56)));
+    let mut segments = vec![0_u8; size * count];
+    let read = file.seek(std::io::SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut segments));
+    if size != SEGMENT_BYTES || read.is_err() {
+        return Err("is cut short or damaged (its program headers cannot be read)".to_owned());
+    }
+    let ends = segments
+        .chunks_exact(SEGMENT_BYTES)
+        .filter(|s| s[..4] == LOAD.to_le_bytes())
+        .map(|s| long(s, 8).saturating_add(long(s, 32)));
+    match ends.max() {
+        Some(end) if end <= length => Ok(()),
+        end => Err(format!("is cut short: it has {length} bytes, its header asks for {}", end.unwrap_or(1))),
+    }
 }

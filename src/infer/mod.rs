@@ -19,11 +19,14 @@ pub mod parity;
 pub mod provider;
 mod session;
 pub mod signature;
+mod start;
 pub mod tile;
 
 #[cfg(test)]
 #[path = "../../tests/it/onnx_fixture.rs"]
 mod fixture;
+#[cfg(test)]
+mod isolated;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +35,7 @@ use std::path::PathBuf;
 pub use detector::{Detector, Fault, Progress};
 pub use parity::Parity;
 pub use provider::{Precision, Provider};
+pub use start::{EngineReport, build_engine};
 
 use crate::error::{Error, Result};
 

@@ -158,6 +158,16 @@ pub fn build(
     }
 }
 
+/// Whether `provider` can be registered at all; builds nothing.
+///
+/// # Errors
+/// As [`build`].
+pub fn probe(library: &Library, settings: &Settings, provider: Provider, profile: &Profile) -> Result<()> {
+    let registered =
+        builder(library, settings).and_then(|b| Ok(b.with_execution_providers(dispatches(settings, provider, profile, None))?));
+    registered.map(drop).map_err(|error| Error::unavailable(format!("provider {provider}: {}", error.message().trim())))
+}
+
 fn builder(library: &Library, settings: &Settings) -> Result<SessionBuilder, ort::Error> {
     let threads = settings.thread_count();
     let mut builder = Session::builder(library.environment())?
