@@ -304,3 +304,88 @@ fn cut(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::config::Stage;
+
+    fn config() -> TrainConfig {
+        let stages = vec![Stage { crop_px: 32, batch: 5, until: 1.0 }];
+        TrainConfig { stages, pool: 7, reuse: 2, scene_factor: 1.25, ..TrainConfig::smoke() }
+    }
+
+    fn take(first: u64, n: usize, threads: usize) -> Vec<Batch> {
+        let loader = Loader::start(&config(), 0, first, threads).unwrap();
+        (0..n).map(|_| loader.next().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_batch_depends_on_its_number_alone() {
+        // 8 batches of 5 crops go through passes, pools and their ends
+        let all = take(0, 8, 1);
+        assert_eq!(all, take(0, 8, 3));
+        assert_eq!(all[3..], take(15, 5, 2)[..]);
+        assert_ne!(all[0], all[1]);
+    }
+
+    #[test]
+    fn every_pair_is_visited_once_a_pass() {
+        for pass in 0..4 {
+            let mut seen = order(1, 0, pass, 7);
+            seen.sort_unstable();
+            assert_eq!(seen, (0..7).collect::<Vec<_>>());
+        }
+        assert_ne!(order(1, 0, 0, 50), order(1, 0, 1, 50));
+    }
+
+    #[test]
+    fn crops_are_standardised_and_labels_are_zero_or_one() {
+        for batch in take(0, 4, 2) {
+            assert_eq!((batch.n, batch.crop, batch.pair.len(), batch.label.len()), (5, 32, 5 * 2 * 1024, 5 * 1024));
+            for plane in batch.pair.chunks_exact(1024) {
+                let mean = plane.iter().sum::<f32>() / 1024.0;
+                let deviation = (plane.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 1024.0).sqrt();
+                assert!(mean.abs() < 1e-4 && deviation < 1.0, "{mean} {deviation}");
+            }
+            assert!(batch.label.iter().chain(&batch.weight).all(|v| *v == 0.0 || *v == 1.0));
+            assert!(batch.label.iter().zip(&batch.weight).all(|(l, w)| *l == 0.0 || *w == 1.0));
+        }
+    }
+
+    #[test]
+    fn picture_and_label_are_cut_alike() {
+        // the label is where the frame is bright: it must stay so through every turn, mirror and cut
+        let bright = |x: usize, y: usize| x > 20 && y > 9 && x < 31 && y < 30;
+        let sample = Sample {
+            template: crate::frame::Gray::from_fn(40, 40, |_, _| 40),
+            frame: crate::frame::Gray::from_fn(40, 40, |x, y| if bright(x, y) { 200 } else { 40 }),
+            label: crate::frame::Gray::from_fn(40, 40, |x, y| if bright(x, y) { simulate::DEFECT } else { simulate::GOOD }),
+            clean: false,
+            notes: simulate::Notes::default(),
+        };
+        let config = TrainConfig { uncovered_share: 0.0, ..config() };
+        let mut shapes = std::collections::BTreeSet::new();
+        for k in 0..64 {
+            let mut batch = Batch::with_capacity(1, 32);
+            add_crop(&config, &sample, 32, &mut generator(9, 3, k), &mut batch);
+            let frame = &batch.pair[1024..];
+            let marked: Vec<f32> = (0..1024).filter(|i| batch.label[*i] == 1.0).map(|i| frame[i]).collect();
+            let rest: Vec<f32> = (0..1024).filter(|i| batch.label[*i] == 0.0).map(|i| frame[i]).collect();
+            assert!(!marked.is_empty() && !rest.is_empty());
+            assert!(marked.windows(2).all(|w| w[0] == w[1]) && rest.windows(2).all(|w| w[0] == w[1]));
+            assert!(marked[0] != rest[0]);
+            shapes.insert((0..1024).find(|i| batch.label[*i] == 1.0));
+        }
+        assert!(shapes.len() > 10, "crops hardly differ: {shapes:?}");
+    }
+
+    #[test]
+    fn uncovered_pixels_do_not_count() {
+        let config = TrainConfig { uncovered_share: 1.0, ..config() };
+        let loader = Loader::start(&config, 0, 0, 1).unwrap();
+        let batch = loader.next().unwrap();
+        let uncounted = batch.weight.iter().filter(|w| **w == 0.0).count();
+        assert!(uncounted > 100 && uncounted < batch.weight.len() / 2, "{uncounted} of {}", batch.weight.len());
+    }
+}

@@ -240,3 +240,82 @@ pub fn write_atomic(path: &Path, bytes: &[u8], what: &str) -> Result<()> {
     file.persist(path).map_err(|e| fail(e.error))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> Checkpoint {
+        let (_, mut state) = Checkpoint::start(&TrainConfig::smoke()).unwrap();
+        state.step = 7;
+        state.params[3] = 0.1 + 0.2;
+        state.optimizer.v[5] = f32::MIN_POSITIVE;
+        state.optimizer.steps = 7;
+        state.elapsed_secs = 1.25;
+        state.best_score = 12.345_678_901_234;
+        state
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_bit_for_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last.ckpt");
+        let state = state();
+        state.save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap().1, state);
+    }
+
+    #[test]
+    fn the_one_before_is_kept_and_named_when_the_last_is_broken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last.ckpt");
+        let mut state = state();
+        state.save(&path).unwrap();
+        state.step = 8;
+        state.save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap().1.step, 8);
+        assert_eq!(Checkpoint::load(&previous_of(&path)).unwrap().1.step, 7);
+
+        let bytes = std::fs::read(&path).unwrap();
+        for (broken, why) in [
+            (Vec::new(), "the file is empty"),
+            (b"hello".repeat(20), "not a checkpoint of ssds-train (it does not begin with SSDSCKP1)"),
+            (bytes[..bytes.len() - 9].to_vec(), "the checksum does not match: the file was cut short or changed"),
+            (bytes.iter().enumerate().map(|(i, b)| if i == 5000 { b ^ 1 } else { *b }).collect(), "the checksum does not match: the file was cut short or changed"),
+        ] {
+            std::fs::write(&path, broken).unwrap();
+            let error = Checkpoint::load(&path).unwrap_err();
+            assert_eq!(error.kind(), Kind::Data);
+            assert_eq!(
+                error.message(),
+                format!("checkpoint {}: {why}; the one before it is {}", path.display(), previous_of(&path).display())
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_checkpoint_is_named() {
+        let error = Checkpoint::load(Path::new("/nowhere/last.ckpt")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Missing);
+        assert!(error.message().contains("checkpoint /nowhere/last.ckpt"), "{error}");
+    }
+
+    #[test]
+    fn arrays_of_another_network_are_refused() {
+        let mut state = state();
+        state.params.push(0.0);
+        let error = Checkpoint::from_bytes(&state.to_bytes().unwrap()).unwrap_err();
+        assert!(error.message().starts_with("holds arrays of ["), "{error}");
+        assert!(error.message().contains("but preset micro needs ["), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_takes_no_file_is_an_error_and_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gone").join("last.ckpt");
+        let error = state().save(&path).unwrap_err();
+        assert_eq!(error.kind(), Kind::CannotCreate);
+        assert!(error.message().starts_with(&format!("checkpoint {}: cannot be written: ", path.display())), "{error}");
+        assert!(error.message().ends_with("; the one before it is untouched"), "{error}");
+    }
+}

@@ -260,3 +260,76 @@ impl TrainConfig {
         toml::to_string(self).map_err(|e| Error::internal(format!("training configuration as TOML: {e}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(config: TrainConfig) -> String {
+        config.check().unwrap_err().message().to_string()
+    }
+
+    #[test]
+    fn the_defaults_pass_and_survive_toml() {
+        for preset in [Preset::Paper, Preset::Base, Preset::Tiny, Preset::Micro] {
+            let config = TrainConfig { preset, max_minutes: Some(5.0), ..TrainConfig::default() };
+            config.check().unwrap();
+            let back: TrainConfig = toml::from_str(&config.to_toml().unwrap()).unwrap();
+            assert_eq!(back, config);
+        }
+        TrainConfig::smoke().check().unwrap();
+        assert_eq!(toml::from_str::<TrainConfig>("").unwrap(), TrainConfig::default());
+    }
+
+    #[test]
+    fn unknown_keys_and_missing_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.toml");
+        std::fs::write(&path, "learning_rat = 0.1\n").unwrap();
+        let error = TrainConfig::load(&path).unwrap_err();
+        assert!(error.message().contains("t.toml") && error.message().contains("learning_rat"), "{error}");
+        let error = TrainConfig::load(Path::new("/nowhere/t.toml")).unwrap_err();
+        assert!(error.message().contains("training configuration /nowhere/t.toml"), "{error}");
+    }
+
+    #[test]
+    fn faults_name_the_value_and_what_was_wanted() {
+        let base = TrainConfig::default;
+        let stage = |crop_px, batch, until| vec![Stage { crop_px, batch, until }];
+        assert_eq!(
+            fault(TrainConfig { learning_rate: f64::NAN, ..base() }),
+            "train.learning_rate must be between 0.000000001 and 1, got NaN"
+        );
+        assert_eq!(
+            fault(TrainConfig { stages: stage(100, 8, 1.0), ..base() }),
+            "train.stages crop_px must be a multiple of 16 up to 2048 for preset base, got 100"
+        );
+        assert_eq!(
+            fault(TrainConfig { stages: stage(96, 8, 1.0), ..base() }),
+            "train.stages crop_px: with the irrelevance loss every crop must be a power of two of at least 16 px, got 96; \
+             choose another crop or set train.loss.irrelevance = 0"
+        );
+        assert_eq!(fault(TrainConfig { stages: stage(128, 8, 0.5), ..base() }), "train.stages: the last stage must end at 1, got 0.5");
+        assert_eq!(
+            fault(TrainConfig { stages: stage(128, 0, 1.0), ..base() }),
+            "train.stages batch must be between 1 and 4096, got 0"
+        );
+        assert_eq!(fault(TrainConfig { stages: vec![], ..base() }), "train.stages: wanted at least one stage, got none");
+        let without = TrainConfig { stages: stage(96, 8, 1.0), loss: LossConfig { irrelevance: 0.0, ..LossConfig::default() }, ..base() };
+        without.check().unwrap();
+    }
+
+    #[test]
+    fn the_rate_rises_then_falls_and_stages_follow_each_other() {
+        let config = TrainConfig::default();
+        let rates: Vec<f64> = (0..=100).map(|i| config.rate(f64::from(i) / 100.0)).collect();
+        let top = rates.iter().copied().fold(0.0, f64::max);
+        assert!((top - config.learning_rate).abs() < 1e-9);
+        assert!(rates[0] > 0.0 && rates[0] < 0.01 * top);
+        assert!(rates[3..].windows(2).all(|w| w[1] <= w[0]));
+        assert!((rates[100] - config.final_rate * top).abs() < 1e-12);
+        assert_eq!((config.stage(0.0).0, config.stage(0.849).0, config.stage(0.85).0, config.stage(1.0).0), (0, 0, 1, 1));
+        assert_eq!(config.irrelevance_weight(0.0), 0.0);
+        assert_eq!(config.irrelevance_weight(0.5), config.loss.irrelevance);
+    }
+}

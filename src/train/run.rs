@@ -261,3 +261,158 @@ fn report_scores(reporter: &mut Reporter, step: u64, s: &Scores) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::checkpoint::previous_of;
+    use crate::train::config::Stage;
+    use crate::train::export;
+
+    fn options(folder: &Path) -> RunOptions {
+        RunOptions { folder: folder.to_path_buf(), simulation_threads: 2, quiet: true }
+    }
+
+    fn run(config: &TrainConfig, folder: &Path, resume: bool) -> (Ending, Layout, Checkpoint) {
+        let options = options(folder);
+        let (layout, mut state) = prepare(Some(config), &options, resume).unwrap();
+        let ending = train(&layout, &mut state, &options, &AtomicBool::new(false)).unwrap();
+        (ending, layout, state)
+    }
+
+    fn metrics(folder: &Path, key: &str) -> Vec<f64> {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+        let lines = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+        lines.filter_map(|l| l[key].as_f64()).collect()
+    }
+
+    #[test]
+    fn a_smoke_training_learns_and_exports_what_it_learnt() {
+        let folder = tempfile::tempdir().unwrap();
+        let stages = vec![Stage { crop_px: 64, batch: 8, until: 0.9 }, Stage { crop_px: 128, batch: 2, until: 1.0 }];
+        let config = TrainConfig { stages, steps: 150, learning_rate: 5e-3, validate_every: 50, ..TrainConfig::smoke() };
+        let (ending, layout, state) = run(&config, folder.path(), false);
+        assert_eq!((ending, state.step), (Ending::Complete, 150));
+        let losses = metrics(folder.path(), "loss");
+        assert_eq!(losses.len(), 6);
+        assert!(losses[5] < 0.96 * losses[0], "the loss went from {} to {} only", losses[0], losses[5]);
+        let scores = state.scores.clone().unwrap();
+        // by chance AP equals the share of defect pixels, a few percent
+        assert!(scores.ap > 12.0, "{scores:?}");
+        let written = TrainConfig::load(&folder.path().join("train.toml")).unwrap();
+        assert_eq!(written, config);
+
+        let made = export::export(&layout, &state, "smoke", "test").unwrap();
+        assert!((made.scores.max_f1 - made.scores.f1_at_half).abs() < 0.5, "0.5 is not the best threshold: {:?}", made.scores);
+        let model = folder.path().join("model.onnx");
+        write_atomic(&model, &made.bytes, "model").unwrap();
+        let verdict = export::check(&layout, &state, &made, &model).unwrap();
+        if verdict.starts_with("not compared") {
+            println!("skipped: {verdict}");
+        } else {
+            assert!(verdict.starts_with("onnx.checker passes; scores under ONNX Runtime equal the network's within"), "{verdict}");
+        }
+    }
+
+    #[test]
+    fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stages = vec![Stage { crop_px: 32, batch: 6, until: 0.5 }, Stage { crop_px: 64, batch: 2, until: 1.0 }];
+        let config =
+            TrainConfig { stages, steps: 24, pool: 8, reuse: 2, checkpoint_every: 5, validate_every: 9, ..TrainConfig::smoke() };
+        let (_, _, mut wanted) = run(&config, whole.path(), false);
+
+        // what SIGKILL leaves behind: the checkpoint of step 5 while step 7 was under way
+        let options = options(parts.path());
+        let (layout, mut state) = prepare(Some(&config), &options, false).unwrap();
+        state.config.steps = 24;
+        let mut killed = state.clone();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while Checkpoint::load(&last_checkpoint(parts.path())).map_or(0, |(_, s)| s.step) < 10 {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+            train(&layout, &mut killed, &options, &stop).unwrap();
+        });
+        let previous = previous_of(&last_checkpoint(parts.path()));
+        std::fs::rename(&previous, last_checkpoint(parts.path())).unwrap();
+        let resumed_from = Checkpoint::load(&last_checkpoint(parts.path())).unwrap().1.step;
+        assert!(resumed_from > 0 && resumed_from < 24 && resumed_from % 5 == 0, "{resumed_from}");
+        let (ending, _, mut got) = run(&config, parts.path(), true);
+        assert_eq!(ending, Ending::Complete);
+        // the same bits: nothing depends on when or on how many threads something was computed
+        (wanted.elapsed_secs, got.elapsed_secs) = (0.0, 0.0);
+        assert_eq!(got, wanted);
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_ends_the_run_and_the_last_good_checkpoint_survives() {
+        let folder = tempfile::tempdir().unwrap();
+        let stages = vec![Stage { crop_px: 32, batch: 2, until: 1.0 }];
+        let config = TrainConfig { stages, pool: 4, checkpoint_every: 1, ..TrainConfig::smoke() };
+        let options = options(folder.path());
+        let (layout, mut state) = prepare(Some(&config), &options, false).unwrap();
+        state.save(&last_checkpoint(folder.path())).unwrap();
+        let good = state.clone();
+        let last_bias = state.params.len() - 1;
+        state.params[last_bias] = f32::NAN;
+        state.step = 1;
+        let error = train(&layout, &mut state, &options, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(
+            error.message(),
+            format!(
+                "step 2: the loss became NaN; training stops here, {} holds the last good state (try a lower --learning-rate)",
+                last_checkpoint(folder.path()).display()
+            )
+        );
+        assert_eq!(Checkpoint::load(&last_checkpoint(folder.path())).unwrap().1, good);
+    }
+
+    #[test]
+    fn without_improvement_the_training_ends_early() {
+        let folder = tempfile::tempdir().unwrap();
+        let stages = vec![Stage { crop_px: 32, batch: 2, until: 1.0 }];
+        // a rate too small to change anything: the first validation is never improved on
+        let config = TrainConfig {
+            stages,
+            pool: 4,
+            steps: 500,
+            learning_rate: 1e-9,
+            validate_every: 2,
+            patience: 3,
+            ema_decay: 0.0,
+            ..TrainConfig::smoke()
+        };
+        let options = options(folder.path());
+        let (layout, mut state) = prepare(Some(&config), &options, false).unwrap();
+        state.best_score = 100.0;
+        let ending = train(&layout, &mut state, &options, &AtomicBool::new(false)).unwrap();
+        assert_eq!((ending, state.step), (Ending::Early, 6));
+    }
+
+    #[test]
+    fn a_time_budget_stretches_the_schedule_and_ends_it() {
+        let config = TrainConfig { steps: 1000, max_minutes: Some(1.0), ..TrainConfig::smoke() };
+        assert_eq!(progress(&config, 0, 30.0), 0.5);
+        assert_eq!(progress(&config, 900, 30.0), 0.9);
+        assert_eq!(progress(&config, 10, 61.0), 1.0);
+        assert_eq!(duration(3725.0), "1h02m");
+        assert_eq!(duration(65.4), "1m05s");
+    }
+
+    #[test]
+    fn a_folder_with_a_run_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path());
+        let (_, state) = prepare(Some(&TrainConfig::smoke()), &options, false).unwrap();
+        state.save(&last_checkpoint(folder.path())).unwrap();
+        let error = prepare(Some(&TrainConfig::smoke()), &options, false).map(|_| ()).unwrap_err();
+        assert_eq!(
+            error.message(),
+            format!("{} already holds a run: add --resume to go on with it, or choose another --out", folder.path().display())
+        );
+    }
+}
