@@ -2,5 +2,5 @@
 
 mod bad_input;
 mod line;
-mod offline;
+
 mod support;
