@@ -1,0 +1,447 @@
+//! The chain from a frame to its pose: search, verification, refinement, early out, fallback.
+
+use std::sync::Arc;
+
+use super::coarse::{CoarseScratch, CoarseTemplate, Fit};
+use super::contrast;
+use super::isa::Isa;
+use super::model::TemplateModel;
+use super::phase_correlation::{self, Peak};
+use super::pyramid::{Pyramid, pose_at_level, pose_from_level};
+use super::refine::{self, Effort, Light, Refined};
+use super::settings::{Model, Settings};
+use super::{Refusal, Registration};
+use crate::frame::{Gray, Map};
+use crate::geometry::Affine;
+
+/// Log-polar peaks that are followed at most.
+const PEAKS: usize = 6;
+/// Shifts followed for each peak and 180-degree hypothesis.
+const SHIFTS: usize = 2;
+/// A first answer is taken without looking further when its NCC is above this ...
+const EARLY_NCC: f32 = 0.8;
+/// ... and no other peak or candidate reaches this share of it: self-similar boards come out wrong without the second condition.
+const EARLY_RIVAL: f32 = 0.6;
+/// Verified NCC from which refining is tried before all peaks are followed.
+const PROMISING_NCC: f32 = 0.5;
+/// Least strength of a candidate worth refining.
+const LEAST_Z: f32 = 2.0;
+/// Candidates refined at most in one choice.
+const REFINED: usize = 4;
+/// Corners nearer than this, px of the search level, make two poses the same.
+const SAME_PX: f64 = 3.0;
+/// Refined NCC below which the fallback runs.
+const FALLBACK_NCC: f32 = 0.6;
+/// Rotations (over 180 degrees; the correlation tries both halves) and scales of the fallback.
+const FALLBACK_ROTATIONS: usize = 60;
+/// Scales of the fallback.
+const FALLBACK_SCALES: usize = 7;
+/// Candidates of the fallback that go on to refinement.
+const FALLBACK_KEPT: usize = 40;
+/// Strength from which confidence is no longer held down.
+const FULL_Z: f32 = 25.0;
+/// Rotation, degrees, by which a candidate may exceed the allowed range before refinement.
+const ROTATION_SLACK_DEGREES: f64 = 3.0;
+/// Standard deviation of the LCN picture below which a frame shows nothing.
+const LEAST_CONTRAST: f64 = 0.02;
+
+/// Refinement at the two coarse levels.
+const COARSE_EFFORT: Effort = Effort { rounds: 8, fresh_rounds: 3, stop_px: 0.03 };
+/// Refinement between them and full size.
+const MIDDLE_EFFORT: Effort = Effort { rounds: 5, fresh_rounds: 2, stop_px: 0.03 };
+/// Refinement at full size.
+const FULL_EFFORT: Effort = Effort { rounds: 6, fresh_rounds: 2, stop_px: 0.005 };
+/// The affine end stage.
+const AFFINE_EFFORT: Effort = Effort { rounds: 5, fresh_rounds: 2, stop_px: 0.005 };
+/// Pyramid levels that the refinement climbs at a time.
+const CLIMB: usize = 3;
+
+/// A hypothesis at the search level.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    pose: Affine,
+    fit: Fit,
+}
+
+/// The best refined candidate so far.
+#[derive(Debug, Clone, Copy)]
+struct Best {
+    pose: Affine,
+    fit: Fit,
+    light: Light,
+}
+
+/// One thread's registration: settings and working memory, reused from frame to frame.
+#[derive(Debug)]
+pub struct Aligner {
+    settings: Settings,
+    isa: Isa,
+    pyramid: Pyramid,
+    contrast: contrast::Scratch,
+    lcn: Map,
+    coarse: CoarseScratch,
+    refine: refine::Scratch,
+    peaks: Vec<Peak>,
+    candidates: Vec<Candidate>,
+    tried: Vec<Affine>,
+    workers: Vec<Worker>,
+    search: Option<(u64, (usize, usize), Arc<CoarseTemplate>)>,
+    last: Option<(u64, Affine)>,
+}
+
+/// One thread's share of the fallback.
+#[derive(Debug, Default)]
+struct Worker {
+    scratch: CoarseScratch,
+    found: Vec<(usize, Candidate)>,
+}
+
+impl Aligner {
+    /// An aligner for the calling thread. `settings` should be those of the models; values out of range are those of
+    /// [`TemplateModel::new`] to report.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self::with_isa(settings, Isa::detect())
+    }
+
+    /// The same with the instruction set chosen, so that two can be compared.
+    #[must_use]
+    pub fn with_isa(settings: &Settings, isa: Isa) -> Self {
+        Self {
+            settings: settings.clone(),
+            isa,
+            pyramid: Pyramid::default(),
+            contrast: contrast::Scratch::default(),
+            lcn: Map::default(),
+            coarse: CoarseScratch::default(),
+            refine: refine::Scratch::default(),
+            peaks: Vec::with_capacity(PEAKS + 1),
+            candidates: Vec::new(),
+            tried: Vec::with_capacity(REFINED),
+            workers: Vec::new(),
+            search: None,
+            last: None,
+        }
+    }
+
+    /// Forgets the last pose that tracking would start from.
+    pub fn forget_pose(&mut self) {
+        self.last = None;
+    }
+
+    /// Registers `model`'s template to `frame`.
+    pub fn align(&mut self, model: &TemplateModel, frame: &Gray) -> Registration {
+        let out = self.run(model, frame);
+        if self.settings.track {
+            self.last = out.accepted.then_some((model.fingerprint(), out.frame_from_template));
+        }
+        out
+    }
+
+    fn run(&mut self, model: &TemplateModel, frame: &Gray) -> Registration {
+        if !model.takes_frame(frame.size()) {
+            return Registration::refused(Refusal::FrameSize);
+        }
+        let search = self.search_for(model, frame.size());
+        self.coarse.fit(&search);
+        // One level above the search level is refined on too where the template has one.
+        let above = (search.level + 1).min(model.top());
+        self.pyramid.build(self.isa, frame, above);
+        contrast::normalise(self.isa, self.pyramid.level(frame, search.level), &mut self.lcn, &mut self.contrast);
+        let power: f64 = self.lcn.data().iter().map(|v| f64::from(v * v)).sum::<f64>() / self.lcn.data().len() as f64;
+        if power.sqrt() < LEAST_CONTRAST {
+            return Registration::refused(Refusal::Featureless);
+        }
+        self.candidates.clear();
+        if let Some(out) = self.track(model, frame, &search) {
+            return out;
+        }
+        let mut best = self.search_peaks(model, frame, &search);
+        let mut used_fallback = false;
+        if self.settings.fallback && best.is_none_or(|b| b.fit.ncc < FALLBACK_NCC) {
+            used_fallback = true;
+            self.walk(&search);
+            let second = self.choose(model, frame, &search);
+            if second.map_or(-1.0, |b| b.fit.ncc) > best.map_or(-1.0, |b| b.fit.ncc) {
+                best = second;
+            }
+        }
+        let out = match best {
+            None => Registration::refused(Refusal::NotFound),
+            Some(best) => self.finish(model, frame, &search, best),
+        };
+        Registration { used_fallback, ..out }
+    }
+
+    fn search_for(&mut self, model: &TemplateModel, size: (usize, usize)) -> Arc<CoarseTemplate> {
+        if let Some((fingerprint, s, search)) = &self.search
+            && *fingerprint == model.fingerprint()
+            && *s == size
+        {
+            return Arc::clone(search);
+        }
+        let search = model.search(size);
+        self.search = Some((model.fingerprint(), size, Arc::clone(&search)));
+        search
+    }
+
+    /// From the last pose, without a search; `None` when that does not lead to an accepted pose.
+    fn track(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate) -> Option<Registration> {
+        let (_, last) = self.last.filter(|(f, _)| self.settings.track && *f == model.fingerprint())?;
+        let (pose, light) = self.refine_coarse(model, frame, search, &last)?;
+        let fit = self.verify(search, &pose);
+        if fit.ncc < EARLY_NCC {
+            return None;
+        }
+        let out = self.finish(model, frame, search, Best { pose, fit, light });
+        out.accepted.then_some(Registration { tracked: true, ..out })
+    }
+
+    /// Follows the log-polar peaks; stops as soon as one is beyond doubt.
+    fn search_peaks(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate) -> Option<Best> {
+        search.frame_mellin(self.isa, &self.lcn, &mut self.coarse);
+        let mut peaks = std::mem::take(&mut self.peaks);
+        phase_correlation::rotation_scale_peaks(self.isa, search, &mut self.coarse, PEAKS, &mut peaks);
+        let mut best: Option<Best> = None;
+        for (i, peak) in peaks.iter().enumerate() {
+            let rival = |k: usize| peaks.get(k).is_some_and(|p| p.height >= EARLY_RIVAL * peaks[0].height);
+            if best.is_some() && !rival(i) {
+                break;
+            }
+            let from = self.candidates.len();
+            self.follow(search, peak);
+            let top = self.candidates[from..].iter().map(|c| c.fit.ncc).fold(-1.0, f32::max);
+            if top > PROMISING_NCC && !rival(i + 1) {
+                best = self.choose(model, frame, search);
+                if best.is_some_and(|b| b.fit.ncc > EARLY_NCC) {
+                    self.peaks = peaks;
+                    return best;
+                }
+            }
+        }
+        self.peaks = peaks;
+        let all = self.choose(model, frame, search);
+        if all.map_or(-1.0, |b| b.fit.z) > best.map_or(-1.0, |b| b.fit.z) { all } else { best }
+    }
+
+    /// Adds the verified candidates of one peak.
+    fn follow(&mut self, search: &CoarseTemplate, peak: &Peak) {
+        let (isa, lcn, settings) = (self.isa, &self.lcn, &self.settings);
+        let from = self.candidates.len();
+        let candidates = &mut self.candidates;
+        phase_correlation::shifts(isa, search, &mut self.coarse, lcn, peak.rotation_rad, peak.scale, SHIFTS, |pose| {
+            if rotation_allowed(&pose, settings, ROTATION_SLACK_DEGREES) {
+                candidates.push(Candidate { pose, fit: Fit { z: 0.0, ncc: 0.0, visible_share: 0.0 } });
+            }
+        });
+        for c in &mut self.candidates[from..] {
+            c.fit = search.verify(isa, lcn, &c.pose, settings.min_visible_share as f32);
+        }
+    }
+
+    fn verify(&self, search: &CoarseTemplate, pose: &Affine) -> Fit {
+        let pose = pose_at_level(pose, search.level);
+        search.verify(self.isa, &self.lcn, &pose, self.settings.min_visible_share as f32)
+    }
+
+    /// All rotations and scales on a grid, spread over the threads allowed; leaves the best candidates.
+    fn walk(&mut self, search: &CoarseTemplate) {
+        let threads = match self.settings.fallback_threads {
+            0 => rayon::current_num_threads(),
+            n => n,
+        };
+        if self.workers.len() != threads {
+            self.workers.resize_with(threads, Worker::default);
+        }
+        for w in &mut self.workers {
+            w.scratch.fit(search);
+            w.found.clear();
+        }
+        let mut workers = std::mem::take(&mut self.workers);
+        let job = Walk { isa: self.isa, search, frame: &self.lcn, settings: &self.settings, stride: threads };
+        spread(&job, &mut workers, 0);
+        self.candidates.clear();
+        let found = |k: &(usize, Candidate)| k.1;
+        self.candidates.extend(workers.iter().flat_map(|w| w.found.iter().map(found)));
+        // Sorted by strength, then by the hypothesis' own values: the same list however it was spread.
+        self.candidates.sort_unstable_by(|a, b| b.fit.z.total_cmp(&a.fit.z).then_with(|| order(&a.pose).cmp(&order(&b.pose))));
+        self.candidates.truncate(FALLBACK_KEPT);
+        self.workers = workers;
+    }
+
+    /// Refines the strongest distinct candidates at the coarse levels; the best by strength.
+    fn choose(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate) -> Option<Best> {
+        self.candidates.sort_unstable_by(|a, b| b.fit.z.total_cmp(&a.fit.z).then_with(|| order(&a.pose).cmp(&order(&b.pose))));
+        self.tried.clear();
+        let (w, h) = search.template_size;
+        let mut best: Option<Best> = None;
+        for i in 0..self.candidates.len() {
+            let c = self.candidates[i];
+            if self.tried.len() >= REFINED || c.fit.z < LEAST_Z {
+                break;
+            }
+            if self.tried.iter().any(|t| t.corner_error(&c.pose, w, h) < SAME_PX) {
+                continue;
+            }
+            self.tried.push(c.pose);
+            let Some((pose, light)) = self.refine_coarse(model, frame, search, &pose_from_level(&c.pose, search.level)) else {
+                continue;
+            };
+            if !(search.scale_band.0 / 1.05..=search.scale_band.1 * 1.05).contains(&pose.scale()) {
+                continue;
+            }
+            let fit = self.verify(search, &pose);
+            if best.is_none_or(|b| fit.z > b.fit.z) {
+                best = Some(Best { pose, fit, light });
+            }
+            let next = self.candidates.get(i + 1).map_or(0.0, |c| c.fit.z);
+            if fit.ncc > EARLY_NCC && next < EARLY_RIVAL * fit.z {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Refines `pose` (full size) at the level above the search level and at the search level.
+    fn refine_coarse(
+        &mut self,
+        model: &TemplateModel,
+        frame: &Gray,
+        search: &CoarseTemplate,
+        pose: &Affine,
+    ) -> Option<(Affine, Light)> {
+        let above = (search.level + 1).min(model.top());
+        let (mut pose, mut light) = (*pose, None);
+        for level in if above > search.level { [Some(above), Some(search.level)] } else { [Some(search.level), None] }
+            .into_iter()
+            .flatten()
+        {
+            let r = self.refine_at::<4>(model, frame, level, &pose, light, COARSE_EFFORT)?;
+            pose = pose_from_level(&r.pose, level);
+            light = Some(r.light);
+        }
+        Some((pose, light?))
+    }
+
+    fn refine_at<const P: usize>(
+        &mut self,
+        model: &TemplateModel,
+        frame: &Gray,
+        level: usize,
+        pose: &Affine,
+        light: Option<Light>,
+        effort: Effort,
+    ) -> Option<Refined> {
+        let picture = self.pyramid.level(frame, level);
+        refine::refine::<P>(self.isa, model.points(level), picture, &pose_at_level(pose, level), light, effort, &mut self.refine)
+    }
+
+    /// From the search level to full size, and the figures.
+    fn finish(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate, best: Best) -> Registration {
+        let (mut pose, mut light, mut last) = (best.pose, best.light, None);
+        let mut level = search.level;
+        while level > 0 || last.is_none() {
+            level = level.saturating_sub(CLIMB);
+            let effort = if level == 0 { FULL_EFFORT } else { MIDDLE_EFFORT };
+            let Some(r) = self.refine_at::<4>(model, frame, level, &pose, Some(light), effort) else {
+                return Registration { frame_from_template: best.pose, ..Registration::refused(Refusal::NotFound) };
+            };
+            pose = pose_from_level(&r.pose, level);
+            light = r.light;
+            last = Some(r);
+        }
+        if self.settings.model == Model::Affine
+            && let Some(r) = self.refine_at::<6>(model, frame, 0, &pose, Some(light), AFFINE_EFFORT)
+        {
+            pose = r.pose;
+            last = Some(r);
+        }
+        let r = last.expect("the loop above runs at least once");
+        let (w, h) = search.template_size;
+        let coarse = pose_at_level(&pose, search.level);
+        let z = best.fit.z.max(0.0);
+        let rival = (self.candidates.iter())
+            .filter(|c| c.pose.corner_error(&coarse, w, h) > 2.0 * SAME_PX)
+            .map(|c| c.fit.z)
+            .fold(0.0, f32::max);
+        let confidence = r.ncc.max(0.0) * r.inlier_share.sqrt() * (z / FULL_Z).min(1.0);
+        let refusal = if !self.in_range(&pose, r.visible_share) {
+            Some(Refusal::OutOfRange)
+        } else if f64::from(confidence) < self.settings.min_confidence {
+            Some(Refusal::LowConfidence)
+        } else {
+            None
+        };
+        Registration {
+            frame_from_template: pose,
+            accepted: refusal.is_none(),
+            refusal,
+            confidence,
+            ncc: r.ncc,
+            psr: z,
+            visible_share: r.visible_share,
+            inlier_share: r.inlier_share,
+            margin: if z > 0.0 { (1.0 - rival / z).clamp(0.0, 1.0) } else { 0.0 },
+            used_fallback: false,
+            tracked: false,
+        }
+    }
+
+    fn in_range(&self, pose: &Affine, visible_share: f32) -> bool {
+        let s = &self.settings;
+        pose.is_finite()
+            && rotation_allowed(pose, s, 0.0)
+            && (s.min_scale..=s.max_scale).contains(&pose.scale())
+            && f64::from(visible_share) >= s.min_visible_share
+    }
+}
+
+fn rotation_allowed(pose: &Affine, settings: &Settings, slack_degrees: f64) -> bool {
+    pose.rotation_rad().to_degrees().abs() <= settings.max_rotation_degrees + slack_degrees
+}
+
+/// A total order of poses, to break ties the same way every time.
+fn order(pose: &Affine) -> [i64; 6] {
+    let m = &pose.m;
+    [m[0][0], m[0][1], m[0][2], m[1][0], m[1][1], m[1][2]].map(|v| (v * 1024.0) as i64)
+}
+
+/// What the fallback's workers share.
+struct Walk<'a> {
+    isa: Isa,
+    search: &'a CoarseTemplate,
+    frame: &'a Map,
+    settings: &'a Settings,
+    stride: usize,
+}
+
+/// Gives each worker every `stride`-th hypothesis, in parallel.
+fn spread(job: &Walk<'_>, workers: &mut [Worker], first: usize) {
+    match workers {
+        [] => {}
+        [one] => one.walk(job, first),
+        many => {
+            let middle = many.len() / 2;
+            let (left, right) = many.split_at_mut(middle);
+            rayon::join(|| spread(job, left, first), || spread(job, right, first + middle));
+        }
+    }
+}
+
+impl Worker {
+    fn walk(&mut self, job: &Walk<'_>, first: usize) {
+        let (low, high) = job.search.scale_band;
+        for k in (first..FALLBACK_ROTATIONS * FALLBACK_SCALES).step_by(job.stride) {
+            let rotation = std::f64::consts::PI * (k / FALLBACK_SCALES) as f64 / FALLBACK_ROTATIONS as f64;
+            let step = (k % FALLBACK_SCALES) as f64 / (FALLBACK_SCALES - 1) as f64;
+            let scale = low * (high / low).powf(step);
+            let found = &mut self.found;
+            phase_correlation::shifts(job.isa, job.search, &mut self.scratch, job.frame, rotation, scale, 1, |pose| {
+                if rotation_allowed(&pose, job.settings, 180.0 / FALLBACK_ROTATIONS as f64) {
+                    let fit = job.search.verify(job.isa, job.frame, &pose, job.settings.min_visible_share as f32);
+                    found.push((k, Candidate { pose, fit }));
+                }
+            });
+        }
+    }
+}

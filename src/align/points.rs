@@ -1,0 +1,145 @@
+//! The sparse template points that the pose is refined on, one list a pyramid level.
+//!
+//! Value and gradient of each point are those of the cubic B-spline through the template's pixels without prefilter, the very kernel the
+//! frame is sampled with ([`super::sampling::spline`]), so that no interpolation bias is left between the two. Points are the strongest
+//! gradients of each cell of a grid (coverage first, then strength), and a share spread evenly whatever the gradient, which holds the
+//! light model down.
+
+use super::coarse::NOWHERE;
+use super::sampling::CHUNK;
+use crate::frame::Gray;
+
+/// Cells a side of the selection grid.
+const CELLS: usize = 12;
+/// Gradient, squared gray levels a pixel, below which a point says nothing about the pose.
+const WEAK: f32 = 4.0;
+
+/// The points of one level: structure of arrays, padded to whole chunks with points that are never visible.
+#[derive(Debug, Default)]
+pub struct LevelPoints {
+    /// Size of the template at this level.
+    pub size: (usize, usize),
+    /// Real points; the arrays are longer.
+    pub count: usize,
+    /// Column, px of this level.
+    pub x: Vec<f32>,
+    /// Row, px of this level.
+    pub y: Vec<f32>,
+    /// Smoothed template value, gray levels.
+    pub value: Vec<f32>,
+    /// Derivative along x, gray levels a px.
+    pub gx: Vec<f32>,
+    /// Derivative along y.
+    pub gy: Vec<f32>,
+    /// Mean template value that the light model counts from, gray levels; the same on all levels.
+    pub mean: f32,
+}
+
+struct Smooth<'a> {
+    data: &'a [u8],
+    width: usize,
+}
+
+impl Smooth<'_> {
+    /// (value, gx, gy) of the B-spline at an inner pixel.
+    fn at(&self, x: usize, y: usize) -> (f32, f32, f32) {
+        let (mut value, mut gx, mut gy) = (0.0, 0.0, 0.0);
+        for (j, (ky, dy)) in [(1.0f32 / 6.0, -0.5f32), (4.0 / 6.0, 0.0), (1.0 / 6.0, 0.5)].iter().enumerate() {
+            let row = &self.data[(y + j - 1) * self.width + x - 1..][..3];
+            let [a, b, c] = [row[0], row[1], row[2]].map(f32::from);
+            let smooth = (a + c) / 6.0 + b * (4.0 / 6.0);
+            value += ky * smooth;
+            gx += ky * 0.5 * (c - a);
+            gy += dy * smooth;
+        }
+        (value, gx, gy)
+    }
+}
+
+impl LevelPoints {
+    /// Chooses about `limit` points of `picture`, only where `used` is true for the pixel and its neighbours.
+    #[must_use]
+    pub fn choose(picture: &Gray, used: &[bool], limit: usize, mean: f32) -> Self {
+        let (w, h) = picture.size();
+        let smooth = Smooth { data: picture.data(), width: w };
+        let mut cells: Vec<Vec<(f32, u32, u32)>> = vec![Vec::new(); CELLS * CELLS];
+        for y in 1..h.saturating_sub(1) {
+            for x in 1..w.saturating_sub(1) {
+                if (y - 1..=y + 1).any(|j| used[j * w + x - 1..=j * w + x + 1].contains(&false)) {
+                    continue;
+                }
+                let (_, gx, gy) = smooth.at(x, y);
+                cells[(y * CELLS / h) * CELLS + x * CELLS / w].push((gx * gx + gy * gy, x as u32, y as u32));
+            }
+        }
+        let filled = cells.iter().filter(|c| !c.is_empty()).count().max(1);
+        let per_cell = (limit / filled).max(4);
+        let mut chosen = Vec::with_capacity(limit + filled);
+        for cell in &mut cells {
+            choose_in_cell(cell, per_cell, &mut chosen);
+        }
+        // Row by row: neighbours in the list are neighbours in memory.
+        chosen.sort_unstable_by_key(|p| (p.1, p.0));
+        chosen.dedup();
+        let mut out = Self { size: (w, h), count: chosen.len(), mean, ..Self::default() };
+        for (x, y) in chosen {
+            let (value, gx, gy) = smooth.at(x as usize, y as usize);
+            out.x.push(x as f32);
+            out.y.push(y as f32);
+            out.value.push(value);
+            out.gx.push(gx);
+            out.gy.push(gy);
+        }
+        let padded = out.count.next_multiple_of(CHUNK);
+        for (list, padding) in
+            [(&mut out.x, NOWHERE), (&mut out.y, NOWHERE), (&mut out.value, 0.0), (&mut out.gx, 0.0), (&mut out.gy, 0.0)]
+        {
+            list.resize(padded, padding);
+        }
+        out
+    }
+}
+
+/// Three quarters of `count` from the strongest gradients, thinned so that neighbours do not all repeat one edge; a quarter spread evenly
+/// through the list sorted by strength.
+fn choose_in_cell(cell: &mut [(f32, u32, u32)], count: usize, chosen: &mut Vec<(u32, u32)>) {
+    cell.sort_unstable_by(|p, q| q.0.total_cmp(&p.0).then((p.2, p.1).cmp(&(q.2, q.1))));
+    let strong = cell.iter().filter(|p| p.0 > 2.0 * WEAK).count();
+    let wanted = count.min(cell.len()) * 3 / 4;
+    let step = (strong / wanted.max(1)).clamp(1, 3);
+    chosen.extend(cell.iter().step_by(step).take(wanted).take_while(|p| p.0 > WEAK).map(|p| (p.1, p.2)));
+    let even = (count / 4).max(1);
+    let step = (cell.len() / even).max(1);
+    chosen.extend(cell.iter().skip(step / 2).step_by(step).map(|p| (p.1, p.2)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sampling::{Chunk, spline};
+    use super::*;
+
+    #[test]
+    fn values_are_those_of_the_sampling_kernel_and_padding_is_never_visible() {
+        let p = Gray::from_fn(60, 40, |x, y| ((x * 31 + y * 17 + x * y) % 256) as u8);
+        let points = LevelPoints::choose(&p, &vec![true; 60 * 40], 500, 100.0);
+        assert!((400..=700).contains(&points.count), "{}", points.count);
+        assert_eq!(points.x.len() % CHUNK, 0);
+        let mut c = Chunk::default();
+        c.x.copy_from_slice(&points.x[..CHUNK]);
+        c.y.copy_from_slice(&points.y[..CHUNK]);
+        spline::<false>(&p, &mut c);
+        for i in 0..CHUNK {
+            assert!(c.visible[i] == 0.0 || (c.value[i] - points.value[i]).abs() < 1e-3);
+        }
+        assert!(points.x[points.count..].iter().all(|x| *x == NOWHERE));
+    }
+
+    #[test]
+    fn unused_pixels_and_their_neighbours_are_left_out() {
+        let p = Gray::from_fn(60, 40, |x, y| ((x * 31 + y * 17 + x * y) % 256) as u8);
+        let used: Vec<bool> = (0..60 * 40).map(|i| i % 60 < 30).collect();
+        let points = LevelPoints::choose(&p, &used, 500, 100.0);
+        assert!(points.count > 200 && points.x[..points.count].iter().all(|x| *x < 29.0));
+        assert_eq!(LevelPoints::choose(&p, &[false; 2400], 500, 100.0).count, 0);
+    }
+}
