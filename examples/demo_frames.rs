@@ -20,7 +20,22 @@ const FRAME_PX: (usize, usize) = (640, 480);
 const JPEG_QUALITY: u8 = 92;
 /// Number of defects of each part in order; `None` = the other product.
 const PARTS: [Option<usize>; 16] = [
-    Some(0), Some(0), Some(1), Some(0), Some(0), Some(2), Some(0), None, Some(0), Some(1), Some(0), Some(3), Some(0), Some(0), Some(1), Some(0),
+    Some(0),
+    Some(0),
+    Some(1),
+    Some(0),
+    Some(0),
+    Some(2),
+    Some(0),
+    None,
+    Some(0),
+    Some(1),
+    Some(0),
+    Some(3),
+    Some(0),
+    Some(0),
+    Some(1),
+    Some(0),
 ];
 
 fn main() -> Result<()> {
@@ -40,7 +55,11 @@ fn main() -> Result<()> {
             Some(0) => "OK",
             Some(_) => "NG",
         };
-        anyhow::ensure!(part.clean == (defects.unwrap_or(0) == 0), "part {index}: clean is {} with {defects:?} defects asked", part.clean);
+        anyhow::ensure!(
+            part.clean == (defects.unwrap_or(0) == 0),
+            "part {index}: clean is {} with {defects:?} defects asked",
+            part.clean
+        );
         let name = format!("{index:03}.jpg");
         save_jpeg(&folder.join("frames").join(&name), &part.frame)?;
         truth.insert(name, expected);

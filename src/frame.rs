@@ -166,7 +166,9 @@ pub struct Frame {
 /// [`Kind::Missing`] or [`Kind::Permission`] when the file cannot be opened, [`Kind::Data`] when it cannot be decoded; both name the file.
 pub fn load_gray(path: &Path) -> Result<Gray> {
     let what = || format!("picture {}", path.display());
-    let reader = ImageReader::open(path).map_err(|e| Error::io(what(), e))?;
+    // By content, never by the file's name.
+    let file = std::fs::File::open(path).map_err(|e| Error::io(what(), e))?;
+    let reader = ImageReader::new(std::io::BufReader::new(file));
     let reader = reader.with_guessed_format().map_err(|e| Error::io(what(), e))?;
     if reader.format().is_none() {
         return Err(Error::data(format!("{}: not a PNG, JPEG, BMP or TIFF file", what())));

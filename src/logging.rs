@@ -9,7 +9,9 @@ use log::Level;
 /// Starts logging to standard error. Under systemd (`JOURNAL_STREAM` is set) each line begins with its priority, `<6>`, and leaves the
 /// time to the journal.
 pub fn init() {
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,ort=warn,rumqttd=warn,rumqttc=warn"));
+    let mut builder = env_logger::Builder::from_env(
+        env_logger::Env::default().default_filter_or("info,ort=warn,rumqttc=warn,rumqttd=off,tracing=warn"),
+    );
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.format(|out, record| writeln!(out, "<{}>{}: {}", priority(record.level()), record.target(), record.args()));
     }

@@ -91,7 +91,10 @@ impl Histogram {
         self.0.sum_ns.fetch_add(ns, Ordering::Relaxed);
         self.0.max_ns.fetch_max(ns, Ordering::Relaxed);
         let stored = ns.saturating_add(1);
-        let _ = self.0.min_ns_plus_one.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| (old == 0 || stored < old).then_some(stored));
+        let _ = self
+            .0
+            .min_ns_plus_one
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| (old == 0 || stored < old).then_some(stored));
     }
 
     /// The distribution so far.

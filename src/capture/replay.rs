@@ -94,9 +94,9 @@ fn list(path: &Path) -> Result<Vec<PathBuf>> {
         if is_manifest {
             let value: serde_json::Value = serde_json::from_str(line)
                 .map_err(|e| Error::data(format!("{}:{}: not JSON: {e}", path.display(), number + 1)))?;
-            let image = value["image"]
-                .as_str()
-                .ok_or_else(|| Error::data(format!("{}:{}: key image must be a path, got {}", path.display(), number + 1, value["image"])))?;
+            let image = value["image"].as_str().ok_or_else(|| {
+                Error::data(format!("{}:{}: key image must be a path, got {}", path.display(), number + 1, value["image"]))
+            })?;
             files.push(folder.join(image));
         } else {
             files.push(folder.join(line));
@@ -216,7 +216,9 @@ mod tests {
         let (mut camera, _) = open(dir.path(), false);
         frame(camera.grab(Duration::from_secs(1)).unwrap());
         match camera.grab(Duration::from_secs(1)).unwrap() {
-            Grab::Unusable { message, .. } => assert!(message.contains("001.png: not a PNG, JPEG, BMP or TIFF file"), "{message}"),
+            Grab::Unusable { message, .. } => {
+                assert!(message.contains("001.png: not a PNG, JPEG, BMP or TIFF file"), "{message}")
+            }
             other => panic!("wanted Unusable, got {other:?}"),
         }
         frame(camera.grab(Duration::from_secs(1)).unwrap());

@@ -95,7 +95,8 @@ pub fn run(args: Args) -> Result<u8> {
         (_, _, Some(template), Some(image)) => {
             let mask = args.mask.as_deref().map(load_gray).transpose()?;
             let template = load_gray(template)?;
-            let (answer, registration) = one(String::new(), &template, mask.as_ref(), &load_gray(image)?, &settings, args.repeat)?;
+            let (answer, registration) =
+                one(String::new(), &template, mask.as_ref(), &load_gray(image)?, &settings, args.repeat)?;
             print_one(&answer, &registration, args.json)?;
             Ok(if registration.accepted { 0 } else { REFUSED })
         }
@@ -175,7 +176,10 @@ fn print_one(answer: &Answer, r: &Registration, json: bool) -> Result<()> {
     if let Some(refusal) = r.refusal {
         out(format!("refused: {refusal}"))?;
     }
-    out(format!("matrix      [[{:.6}, {:.6}, {:.3}], [{:.6}, {:.6}, {:.3}]]", m[0][0], m[0][1], m[0][2], m[1][0], m[1][1], m[1][2]))?;
+    out(format!(
+        "matrix      [[{:.6}, {:.6}, {:.3}], [{:.6}, {:.6}, {:.3}]]",
+        m[0][0], m[0][1], m[0][2], m[1][0], m[1][1], m[1][2]
+    ))?;
     out(format!("rotation    {:.4} degrees", pose.rotation_rad().to_degrees()))?;
     out(format!("scale       {:.6}", pose.scale()))?;
     out(format!("confidence  {:.3}", r.confidence))?;

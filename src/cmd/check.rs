@@ -57,7 +57,10 @@ pub fn run(args: Args) -> Result<u8> {
         "model",
         super::run::open_detector(&config).map(|d| {
             let i = d.info();
-            format!("{} {} on {} {} (ONNX Runtime {}), {}", i.name, i.version, i.provider, i.precision, i.runtime_version, i.parity)
+            format!(
+                "{} {} on {} {} (ONNX Runtime {}), {}",
+                i.name, i.version, i.provider, i.precision, i.runtime_version, i.parity
+            )
         }),
     );
     find("store", super::run::check_store(&config));

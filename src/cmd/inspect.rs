@@ -55,6 +55,9 @@ pub struct EngineArgs {
     /// libonnxruntime.so; searched in ORT_DYLIB_PATH, beside the program, in runtime/, /usr/lib/ssds and the system when left out.
     #[arg(long)]
     pub library: Option<PathBuf>,
+    /// Execution providers, tried in this order.
+    #[arg(long, value_delimiter = ',', default_value = "cpu")]
+    pub providers: Vec<infer::Provider>,
     /// CPU threads inside one run of the network.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -85,6 +88,7 @@ impl EngineArgs {
         infer::Settings {
             model: model.to_path_buf(),
             library: self.library.clone(),
+            providers: self.providers.clone(),
             threads: self.threads,
             tile_px: self.tile_px,
             overlap_px: self.overlap_px,
@@ -104,7 +108,10 @@ impl EngineArgs {
     /// [`Kind::Usage`] for values out of range.
     pub fn align(&self) -> Result<align::Settings> {
         if !(0.0..=180.0).contains(&self.max_rotation_degrees) {
-            return Err(Error::new(Kind::Usage, format!("--max-rotation-degrees must be from 0 to 180, got {}", self.max_rotation_degrees)));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("--max-rotation-degrees must be from 0 to 180, got {}", self.max_rotation_degrees),
+            ));
         }
         let mut settings = align::Settings { max_rotation_degrees: self.max_rotation_degrees, ..align::Settings::default() };
         if let Some(confidence) = self.min_confidence {
@@ -153,7 +160,8 @@ impl Inspector {
             return Ok(Arc::clone(product));
         }
         let image = load_gray(path)?;
-        let model = TemplateModel::new(&image, None, &self.align).map_err(|e| e.context(format!("template {}", path.display())))?;
+        let model =
+            TemplateModel::new(&image, None, &self.align).map_err(|e| e.context(format!("template {}", path.display())))?;
         let template = Template::loose("offline/main", image, Meta::at(SystemClock.now()))?;
         let product = Arc::new(Product { template, model, decision: self.decision.clone() });
         self.last_template = Some((path.to_path_buf(), Arc::clone(&product)));
@@ -164,7 +172,6 @@ impl Inspector {
     pub fn inspect(&mut self, template: &Path, image: &Path, job: &mut Job) {
         let clock = SystemClock;
         (job.captured_at, job.captured_mono_ns) = (clock.now(), clock.mono_ns());
-        job.admitted = std::time::Instant::now();
         job.source = image.to_string_lossy().into();
         job.trigger = "replay";
         match load_gray(image) {
@@ -178,6 +185,7 @@ impl Inspector {
             Ok(product) => job.product = Some(product),
             Err(e) => job.fail("NO_TEMPLATE", format!("{e:#}")),
         }
+        job.admitted = std::time::Instant::now();
         steps::align(job, &mut self.aligner, &ImageLimits::NONE);
         steps::infer(job, &mut self.detector);
         steps::decide(job, &mut self.decider);
@@ -202,7 +210,8 @@ pub fn run(args: Args) -> Result<u8> {
     let mut inspector = Inspector::open(&args.model, &args.engine)?;
     let mut out: Box<dyn Write> = match &args.out {
         Some(path) => Box::new(std::io::BufWriter::new(
-            std::fs::File::create(path).map_err(|e| Error::io(format!("--out {}", path.display()), e).with_kind(Kind::CannotCreate))?,
+            std::fs::File::create(path)
+                .map_err(|e| Error::io(format!("--out {}", path.display()), e).with_kind(Kind::CannotCreate))?,
         )),
         None => Box::new(std::io::stdout()),
     };
@@ -234,7 +243,8 @@ pub fn run(args: Args) -> Result<u8> {
         if event.verdict == Verdict::Ng {
             overlay(args.overlays.as_deref(), &pair.id, &job)?;
         }
-        let mut line = serde_json::to_value(&event).map_err(|e| Error::internal("an event cannot be written as JSON").with_source(e))?;
+        let mut line =
+            serde_json::to_value(&event).map_err(|e| Error::internal("an event cannot be written as JSON").with_source(e))?;
         line["pair"] = pair.id.clone().into();
         writeln!(out, "{line}").map_err(write_error)?;
     }

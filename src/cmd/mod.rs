@@ -3,6 +3,7 @@
 //! A verb takes its arguments and answers with an exit code: 0 ok, 1 inspected NG or a check found problems, 2 inspected ERROR; errors
 //! exit with their kind's code (sysexits).
 
+pub mod align;
 pub mod check;
 pub mod config;
 pub mod inspect;
@@ -33,6 +34,8 @@ enum Verb {
     Config(config::Args),
     /// Teach a product's template from a defect-free picture.
     Teach(teach::Args),
+    /// Register template and frame: the pose, its confidence, or a refusal.
+    Align(align::Args),
     /// Inspect recorded pairs or one frame, offline.
     Inspect(inspect::Args),
 }
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Teach(args) => teach::run(args),
+        Verb::Align(args) => align::run(args),
         Verb::Inspect(args) => inspect::run(args),
     };
     match answer {

@@ -16,6 +16,7 @@ use crate::config::{self, Config};
 use crate::decide;
 use crate::error::{Error, Kind, Result};
 use crate::infer::{self, Detector};
+use crate::pipeline::event::clock_state;
 use crate::pipeline::event::{Station, model_ref};
 use crate::pipeline::job::Product;
 use crate::pipeline::ledger::Balance;
@@ -25,15 +26,14 @@ use crate::pipeline::steps::ImageLimits;
 use crate::pipeline::supervisor::{Supervisor, notify};
 use crate::pipeline::{Hold, Parts, Pipeline, Settings};
 use crate::publish::{self, CommandKind, Identity, PublishSettings, Publisher, TlsSettings};
+use crate::record::event::TemplateRef;
 use crate::record::message::ActiveRecipe;
+use crate::record::message::Reason;
+use crate::record::store::Admission;
 use crate::record::store::{Store, StoreSettings};
 use crate::shutdown::Shutdown;
 use crate::status::Status;
 use crate::status::report::{Reporter, ReporterParts};
-use crate::record::store::Admission;
-use crate::pipeline::event::clock_state;
-use crate::record::event::TemplateRef;
-use crate::record::message::Reason;
 use crate::telemetry::Telemetry;
 use crate::template::store::Store as TemplateStore;
 
@@ -86,7 +86,9 @@ impl Daemon {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (telemetry, status) = (Telemetry::new(), Status::new());
         log::info!("ssds {} station {} starting", env!("CARGO_PKG_VERSION"), config.text("station.name"));
-        telemetry.gauge("ssds_build_info", "Always 1; the version is in the label.", &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        telemetry
+            .gauge("ssds_build_info", "Always 1; the version is in the label.", &[("version", env!("CARGO_PKG_VERSION"))])
+            .set(1.0);
 
         let store = open_store(config, Arc::clone(&clock))?;
         status.update(|f| f.store_ready = true);
@@ -104,7 +106,9 @@ impl Daemon {
             info.runtime_version,
             info.parity
         );
-        telemetry.gauge("ssds_provider_info", "Always 1; the provider in force is in the label.", &[("provider", info.provider)]).set(1.0);
+        telemetry
+            .gauge("ssds_provider_info", "Always 1; the provider in force is in the label.", &[("provider", info.provider)])
+            .set(1.0);
         let station = Station {
             name: config.text("station.name"),
             boot_id: store.boot_id().to_owned(),
@@ -424,7 +428,13 @@ fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Store> {
     let (store, report) = Store::open(&path, store_settings(config), clock)?;
     log::info!("store {}: last seq {}, {} events wait for the broker", path.display(), report.last_seq, report.outbox_events);
     if let Some(damage) = &report.damage {
-        log::error!("store {}: was damaged ({}): {} events kept, {} lost", path.display(), damage.finding, damage.kept, damage.lost);
+        log::error!(
+            "store {}: was damaged ({}): {} events kept, {} lost",
+            path.display(),
+            damage.finding,
+            damage.kept,
+            damage.lost
+        );
     } else if report.unclean {
         log::warn!("store {}: the last run did not close it; nothing is missing", path.display());
     }
@@ -443,8 +453,15 @@ pub fn check_store(config: &Config) -> Result<String> {
     }
     match Store::open(&path, store_settings(config), Arc::new(SystemClock)) {
         Ok((_, report)) => match report.damage {
-            None => Ok(format!("{}: last seq {}, {} events wait for the broker", path.display(), report.last_seq, report.outbox_events)),
-            Some(d) => Err(Error::data(format!("{}: was damaged ({}): {} kept, {} lost", path.display(), d.finding, d.kept, d.lost))),
+            None => Ok(format!(
+                "{}: last seq {}, {} events wait for the broker",
+                path.display(),
+                report.last_seq,
+                report.outbox_events
+            )),
+            Some(d) => {
+                Err(Error::data(format!("{}: was damaged ({}): {} kept, {} lost", path.display(), d.finding, d.kept, d.lost)))
+            }
         },
         Err(e) if e.kind() == Kind::TryAgain => Ok(format!("{}: in use by the running daemon", path.display())),
         Err(e) => Err(e),

@@ -127,14 +127,14 @@ pub fn require(keys: &'static [Key], values: &Values, file: &Path, faults: &mut 
 fn plain(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(s) => Value::String(s.to_string()),
-        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).map_or_else(|_| Value::String(i.to_string()), Value::Integer),
+        DeValue::Integer(i) => {
+            i64::from_str_radix(i.as_str(), i.radix()).map_or_else(|_| Value::String(i.to_string()), Value::Integer)
+        }
         DeValue::Float(f) => f.as_str().parse().map_or_else(|_| Value::String(f.to_string()), Value::Float),
         DeValue::Boolean(b) => Value::Boolean(*b),
         DeValue::Datetime(d) => Value::Datetime(*d),
         DeValue::Array(items) => Value::Array(items.iter().map(|v| plain(v.get_ref())).collect()),
-        DeValue::Table(table) => {
-            Value::Table(table.iter().map(|(k, v)| (k.get_ref().to_string(), plain(v.get_ref()))).collect())
-        }
+        DeValue::Table(table) => Value::Table(table.iter().map(|(k, v)| (k.get_ref().to_string(), plain(v.get_ref()))).collect()),
     }
 }
 
@@ -152,7 +152,10 @@ fn check_value(key: &Key, value: &Value) -> Result<(), String> {
         (Type::Choice(words), Value::String(s)) => words.contains(&s.as_str()),
         (Type::Choices(words), Value::Array(items)) => {
             !items.is_empty()
-                && items.iter().enumerate().all(|(i, v)| v.as_str().is_some_and(|s| words.contains(&s)) && !items[..i].contains(v))
+                && items
+                    .iter()
+                    .enumerate()
+                    .all(|(i, v)| v.as_str().is_some_and(|s| words.contains(&s)) && !items[..i].contains(v))
         }
         (Type::Texts, Value::Array(items)) => items.iter().all(|v| v.as_str().is_some_and(|s| !s.is_empty())),
         _ => false,

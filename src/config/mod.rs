@@ -93,11 +93,9 @@ fn cross_check(config: &Config, faults: &mut Vec<Fault>) {
         let placed = config.values.get(key);
         faults.push(Fault { file: placed.map(|p| p.file.clone()), line: placed.map(|p| p.line), message });
     };
-    for (a, b) in [
-        ("mqtt.password_file", "mqtt.username"),
-        ("mqtt.cert_file", "mqtt.key_file"),
-        ("mqtt.key_file", "mqtt.cert_file"),
-    ] {
+    for (a, b) in
+        [("mqtt.password_file", "mqtt.username"), ("mqtt.cert_file", "mqtt.key_file"), ("mqtt.key_file", "mqtt.cert_file")]
+    {
         if config.has(a) && !config.has(b) {
             fault(a, format!("{a} is set, so {b} must be set too"));
         }
@@ -122,7 +120,10 @@ fn cross_check(config: &Config, faults: &mut Vec<Fault>) {
         fault("inference.tile_px", format!("inference.tile_px must be a multiple of 16, got {tile}"));
     }
     if overlap * 2 >= tile {
-        fault("inference.overlap_px", format!("inference.overlap_px must be below half of inference.tile_px ({tile}), got {overlap}"));
+        fault(
+            "inference.overlap_px",
+            format!("inference.overlap_px must be below half of inference.tile_px ({tile}), got {overlap}"),
+        );
     }
     let prefix = config.text("mqtt.prefix");
     if prefix.contains(['+', '#', '\0']) || prefix.starts_with('/') || prefix.ends_with('/') || prefix.contains("//") {
@@ -133,7 +134,10 @@ fn cross_check(config: &Config, faults: &mut Vec<Fault>) {
         fault("http.listen", format!("http.listen must be ADDRESS:PORT such as 127.0.0.1:8077, got {listen:?}"));
     }
     if config.bool("mqtt.embedded_broker") && cfg!(not(feature = "embedded-broker")) {
-        fault("mqtt.embedded_broker", "mqtt.embedded_broker is true, but this program was built without the feature embedded-broker".into());
+        fault(
+            "mqtt.embedded_broker",
+            "mqtt.embedded_broker is true, but this program was built without the feature embedded-broker".into(),
+        );
     }
 }
 
@@ -208,14 +212,17 @@ impl Config {
     #[must_use]
     pub fn texts(&self, path: &str) -> Vec<String> {
         let list = self.placed(path);
-        list.as_ref().and_then(|v| v.as_array()).map_or_else(Vec::new, |a| a.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
+        list.as_ref()
+            .and_then(|v| v.as_array())
+            .map_or_else(Vec::new, |a| a.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
     }
 
     /// A path, made absolute against the folder of the file that names it.
     #[must_use]
     pub fn path_opt(&self, path: &str) -> Option<PathBuf> {
         let raw = PathBuf::from(self.text_opt(path)?);
-        let folder = self.values.get(path).and_then(|p| p.file.parent().map(Path::to_path_buf)).unwrap_or_else(|| self.folder.clone());
+        let folder =
+            self.values.get(path).and_then(|p| p.file.parent().map(Path::to_path_buf)).unwrap_or_else(|| self.folder.clone());
         Some(if raw.is_absolute() { raw } else { folder.join(raw) })
     }
 
@@ -266,7 +273,8 @@ fn default_value(literal: &str) -> Value {
 mod tests {
     use super::*;
 
-    const MINIMAL: &str = "station.name = \"aoi1\"\nproduct.name = \"board\"\n[camera]\nbackend = \"replay\"\npath = \"frames\"\n";
+    const MINIMAL: &str =
+        "station.name = \"aoi1\"\nproduct.name = \"board\"\n[camera]\nbackend = \"replay\"\npath = \"frames\"\n";
 
     fn faults(text: &str) -> String {
         parse(text, Path::new("/etc/x/t.toml")).unwrap_err().to_string()
@@ -298,7 +306,8 @@ mod tests {
 
     #[test]
     fn all_faults_are_reported_at_once_with_place_value_and_range() {
-        let text = "station.name = \"AOI 1\"\n[align]\nmax_rotation_degrees = 270\nmin_scael = 0.9\n[decision]\nthreshold = nan\n";
+        let text =
+            "station.name = \"AOI 1\"\n[align]\nmax_rotation_degrees = 270\nmin_scael = 0.9\n[decision]\nthreshold = nan\n";
         let got = faults(text);
         for want in [
             "/etc/x/t.toml:1: station.name must be a name of lower-case letters, digits, _ and -, starting with a letter or digit, at most 64 bytes, got \"AOI 1\"",

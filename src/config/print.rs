@@ -5,8 +5,12 @@ use serde_json::{Map, Value, json};
 use super::keys::{self, KEYS, Key, Presence, Type};
 
 /// Example values for the keys that must be given, so that the sample is a file that works.
-const EXAMPLES: &[(&str, &str)] =
-    &[("station.name", "\"aoi1\""), ("product.name", "\"board\""), ("camera.backend", "\"replay\""), ("camera.path", "\"frames\"")];
+const EXAMPLES: &[(&str, &str)] = &[
+    ("station.name", "\"aoi1\""),
+    ("product.name", "\"board\""),
+    ("camera.backend", "\"replay\""),
+    ("camera.path", "\"frames\""),
+];
 
 fn example(path: &str) -> &'static str {
     EXAMPLES.iter().find(|(p, _)| *p == path).map_or("\"\"", |(_, v)| v)

@@ -7,8 +7,8 @@ use crate::decide::{self, Decision};
 use crate::frame::Gray;
 use crate::infer::ModelInfo;
 use crate::record::event::{
-    AlignFigures, ClockState, DecisionFigures, Defect, ErrorCode, EventError, Evidence, INSPECTION_SCHEMA, ImageFigures, InspectionEvent,
-    ModelRef, Precision, Provider, ResultState, Sign, TemplateRef, TimingMs, Trigger, Verdict,
+    AlignFigures, ClockState, DecisionFigures, Defect, ErrorCode, EventError, Evidence, INSPECTION_SCHEMA, ImageFigures,
+    InspectionEvent, ModelRef, Precision, Provider, ResultState, Sign, TemplateRef, TimingMs, Trigger, Verdict,
 };
 
 /// What is the same in every event of a run.
@@ -149,7 +149,9 @@ fn align_figures(job: &Job, template: Option<&Gray>, frame: &Gray) -> AlignFigur
                 overlap: Some(f64::from(r.visible_share).clamp(0.0, 1.0)),
             }
         }
-        _ => AlignFigures { ok: false, rotation_deg: 0.0, scale: 1.0, dx_px: 0.0, dy_px: 0.0, psr: 0.0, ncc: None, overlap: None },
+        _ => {
+            AlignFigures { ok: false, rotation_deg: 0.0, scale: 1.0, dx_px: 0.0, dy_px: 0.0, psr: 0.0, ncc: None, overlap: None }
+        }
     }
 }
 

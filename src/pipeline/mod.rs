@@ -28,9 +28,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use self::event::{Station, clock_state, event_of};
 use self::job::{Fault, Job, Pool, Product};
 use self::ledger::Ledger;
+use self::overlay::OverlayWriter;
 use self::source::{OpenCamera, Overload, Source};
 use self::stage::{Context, Pulse, Stage};
-use self::overlay::OverlayWriter;
 use self::steps::ImageLimits;
 use crate::align::Aligner;
 use crate::clock::Clock;
@@ -158,7 +158,20 @@ impl Pipeline {
     /// # Errors
     /// [`Kind::TryAgain`] when the system refuses a thread, [`Kind::Config`] for registration settings that cannot work.
     pub fn start(settings: &Settings, parts: Parts) -> Result<Self> {
-        let Parts { open_camera, product, mut detector, store, station, committed, overlays, watch, shutdown, status, clock, telemetry } = parts;
+        let Parts {
+            open_camera,
+            product,
+            mut detector,
+            store,
+            station,
+            committed,
+            overlays,
+            watch,
+            shutdown,
+            status,
+            clock,
+            telemetry,
+        } = parts;
         let context = Context { clock: Arc::clone(&clock), telemetry: telemetry.clone() };
         let ledger = Ledger::new(&telemetry);
         let pool = Pool::new(settings.queue_frames * 4 + 8);
@@ -229,7 +242,10 @@ impl Pipeline {
             abort_when_over(&mut job, &own_drain, own_clock.as_ref());
             let age = Duration::from_nanos(own_clock.mono_ns().saturating_sub(job.captured_mono_ns));
             if age > max_age {
-                job.fail("FRAME_STALE", format!("the frame is {} ms old; camera.max_age_ms is {}", age.as_millis(), max_age.as_millis()));
+                job.fail(
+                    "FRAME_STALE",
+                    format!("the frame is {} ms old; camera.max_age_ms is {}", age.as_millis(), max_age.as_millis()),
+                );
             }
             steps::align(&mut job, &mut aligner, &limits);
             job
@@ -296,7 +312,8 @@ impl Pipeline {
 
 fn abort_when_over(job: &mut Job, drain: &Drain, clock: &dyn Clock) {
     if drain.is_over(clock) && job.fault.is_none() {
-        job.fault = Some(Fault { code: "INTERNAL", message: "the station stopped before the frame was inspected".into(), aborted: true });
+        job.fault =
+            Some(Fault { code: "INTERNAL", message: "the station stopped before the frame was inspected".into(), aborted: true });
     }
 }
 
@@ -308,7 +325,8 @@ struct VerdictCounters {
 
 impl VerdictCounters {
     fn new(telemetry: &Telemetry) -> Self {
-        let counter = |verdict| telemetry.counter("ssds_inspections_total", "Recorded results by verdict.", &[("verdict", verdict)]);
+        let counter =
+            |verdict| telemetry.counter("ssds_inspections_total", "Recorded results by verdict.", &[("verdict", verdict)]);
         Self { ok: counter("OK"), ng: counter("NG"), error: counter("ERROR") }
     }
 
@@ -420,12 +438,16 @@ impl Recorder {
                     self.status.update(|f| (f.store_ready, f.store_problem) = (false, text.clone()));
                     if reported.elapsed() >= Duration::from_secs(10) {
                         let n = self.events.len();
-                        log::error!("store: {n} results cannot be committed: {text}; they are kept in memory and tried again, no frame is taken meanwhile");
+                        log::error!(
+                            "store: {n} results cannot be committed: {text}; they are kept in memory and tried again, no frame is taken meanwhile"
+                        );
                         reported = Instant::now();
                     }
                     if self.drain.is_over(self.clock.as_ref()) {
                         let n = self.events.len();
-                        self.status.fatal(Error::new(Kind::Io, format!("{n} results could not be committed before the stop")).with_source(e));
+                        self.status.fatal(
+                            Error::new(Kind::Io, format!("{n} results could not be committed before the stop")).with_source(e),
+                        );
                         return false;
                     }
                     pulse.idle();

@@ -128,5 +128,6 @@ pub fn write(path: &Path, job: &Job) -> Result<()> {
     };
     let temporary = path.with_extension("png.part");
     render(&scene).save(&temporary)?;
-    std::fs::rename(&temporary, path).map_err(|e| Error::io(format!("picture {}", path.display()), e).with_kind(Kind::CannotCreate))
+    std::fs::rename(&temporary, path)
+        .map_err(|e| Error::io(format!("picture {}", path.display()), e).with_kind(Kind::CannotCreate))
 }

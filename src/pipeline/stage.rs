@@ -225,7 +225,8 @@ mod tests {
         (0..10).for_each(|v| tx.send(v).unwrap());
         drop(tx);
         let (out, sizes) = bounded(20);
-        let stage = Stage::batched("batch", &context, rx, Some(out), 4, |batch: &mut Vec<i32>, done, _| done.push(batch.len())).unwrap();
+        let stage =
+            Stage::batched("batch", &context, rx, Some(out), 4, |batch: &mut Vec<i32>, done, _| done.push(batch.len())).unwrap();
         assert_eq!(sizes.iter().collect::<Vec<_>>(), [4, 4, 2]);
         assert!(stage.join_until(Instant::now() + Duration::from_secs(5)));
     }

@@ -36,8 +36,10 @@ impl ImageLimits {
             return Some(("IMAGE_BRIGHT", message));
         }
         if stats.saturated_frac > self.max_saturated_frac {
-            let message =
-                format!("share of saturated pixels {:.3} is above image.max_saturated_frac {}", stats.saturated_frac, self.max_saturated_frac);
+            let message = format!(
+                "share of saturated pixels {:.3} is above image.max_saturated_frac {}",
+                stats.saturated_frac, self.max_saturated_frac
+            );
             return Some(("IMAGE_BRIGHT", message));
         }
         if stats.focus < self.min_focus {
@@ -65,7 +67,10 @@ pub fn align(job: &mut Job, aligner: &mut Aligner, limits: &ImageLimits) {
         } else {
             let why = registration.refusal.as_ref().map_or_else(String::new, |r| format!(": {r}"));
             let name = &product.template.id;
-            job.fail("ALIGN_FAIL", format!("template {name} was not found in the frame (confidence {:.2}){why}", registration.confidence));
+            job.fail(
+                "ALIGN_FAIL",
+                format!("template {name} was not found in the frame (confidence {:.2}){why}", registration.confidence),
+            );
         }
         job.registration = Some(registration);
     } else {

@@ -83,7 +83,10 @@ impl Supervisor {
                 }
             }
             Health::Stalled { stage, busy } if !self.reported => {
-                log::error!("stage {stage} has been busy with one frame for {:.1} s; the watchdog is not fed", busy.as_secs_f64());
+                log::error!(
+                    "stage {stage} has been busy with one frame for {:.1} s; the watchdog is not fed",
+                    busy.as_secs_f64()
+                );
                 self.reported = true;
             }
             Health::Silent { stage } if !self.reported => {

@@ -12,8 +12,8 @@ use crate::pipeline::ledger::Ledger;
 use crate::publish::mqtt::PublishHandle;
 use crate::record::event::{InspectionEvent, Verdict};
 use crate::record::message::{
-    ALARM_SCHEMA, ActiveRecipe, Alarm, AlarmCode, Mode, Processing, STATE_SCHEMA, STATS_SCHEMA, Severity, State as StateMessage, Stats, Takt,
-    VisionState,
+    ALARM_SCHEMA, ActiveRecipe, Alarm, AlarmCode, Mode, Processing, STATE_SCHEMA, STATS_SCHEMA, Severity, State as StateMessage,
+    Stats, Takt, VisionState,
 };
 use crate::record::store::{Admission, StoreReader};
 
@@ -173,12 +173,17 @@ impl Reporter {
 
     fn tell_alarms(&mut self, admission: Admission) {
         let facts = self.status.facts();
-        let camera = (!facts.camera_up && !facts.camera_problem.is_empty()).then(|| (Severity::Error, facts.camera_problem.clone()));
+        let camera =
+            (!facts.camera_up && !facts.camera_problem.is_empty()).then(|| (Severity::Error, facts.camera_problem.clone()));
         self.alarm(AlarmCode::CameraLost, camera);
         let spool = match admission {
             Admission::Open => None,
-            Admission::High => Some((Severity::Warning, "the outbox is past its alarm level: the broker does not take results".to_owned())),
-            Admission::Full => Some((Severity::Error, "the outbox is at its cap: no frame is taken until the broker takes results".to_owned())),
+            Admission::High => {
+                Some((Severity::Warning, "the outbox is past its alarm level: the broker does not take results".to_owned()))
+            }
+            Admission::Full => {
+                Some((Severity::Error, "the outbox is at its cap: no frame is taken until the broker takes results".to_owned()))
+            }
         };
         self.alarm(AlarmCode::SpoolHigh, spool);
         let damaged = self.reader.damaged();
@@ -195,7 +200,8 @@ impl Reporter {
                 self.standing.insert(code, since);
                 log::warn!("alarm {}: {message}", code.topic());
                 let station = self.station.clone();
-                let alarm = Alarm { schema: ALARM_SCHEMA.to_owned(), station, code, severity, since, message, value: None, limit: None };
+                let alarm =
+                    Alarm { schema: ALARM_SCHEMA.to_owned(), station, code, severity, since, message, value: None, limit: None };
                 self.handle.set_alarm(code, Some(alarm));
             }
             (None, true) => {

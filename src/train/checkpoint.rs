@@ -281,7 +281,10 @@ mod tests {
             (Vec::new(), "the file is empty"),
             (b"hello".repeat(20), "not a checkpoint of ssds-train (it does not begin with SSDSCKP1)"),
             (bytes[..bytes.len() - 9].to_vec(), "the checksum does not match: the file was cut short or changed"),
-            (bytes.iter().enumerate().map(|(i, b)| if i == 5000 { b ^ 1 } else { *b }).collect(), "the checksum does not match: the file was cut short or changed"),
+            (
+                bytes.iter().enumerate().map(|(i, b)| if i == 5000 { b ^ 1 } else { *b }).collect(),
+                "the checksum does not match: the file was cut short or changed",
+            ),
         ] {
             std::fs::write(&path, broken).unwrap();
             let error = Checkpoint::load(&path).unwrap_err();

@@ -309,13 +309,17 @@ mod tests {
             "train.stages crop_px: with the irrelevance loss every crop must be a power of two of at least 16 px, got 96; \
              choose another crop or set train.loss.irrelevance = 0"
         );
-        assert_eq!(fault(TrainConfig { stages: stage(128, 8, 0.5), ..base() }), "train.stages: the last stage must end at 1, got 0.5");
+        assert_eq!(
+            fault(TrainConfig { stages: stage(128, 8, 0.5), ..base() }),
+            "train.stages: the last stage must end at 1, got 0.5"
+        );
         assert_eq!(
             fault(TrainConfig { stages: stage(128, 0, 1.0), ..base() }),
             "train.stages batch must be between 1 and 4096, got 0"
         );
         assert_eq!(fault(TrainConfig { stages: vec![], ..base() }), "train.stages: wanted at least one stage, got none");
-        let without = TrainConfig { stages: stage(96, 8, 1.0), loss: LossConfig { irrelevance: 0.0, ..LossConfig::default() }, ..base() };
+        let without =
+            TrainConfig { stages: stage(96, 8, 1.0), loss: LossConfig { irrelevance: 0.0, ..LossConfig::default() }, ..base() };
         without.check().unwrap();
     }
 

@@ -310,7 +310,10 @@ mod tests {
         if verdict.starts_with("not compared") {
             println!("skipped: {verdict}");
         } else {
-            assert!(verdict.starts_with("onnx.checker passes; scores under ONNX Runtime equal the network's within"), "{verdict}");
+            assert!(
+                verdict.starts_with("onnx.checker passes; scores under ONNX Runtime equal the network's within"),
+                "{verdict}"
+            );
         }
     }
 

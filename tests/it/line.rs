@@ -50,7 +50,9 @@ fn compare(station: &Station, log: &str, count: u64) -> BTreeMap<u64, Value> {
 /// Demo frames: OK, NG and wrong-product parts end as such, and the subscriber gets exactly what was recorded.
 #[test]
 fn demo_frames_reach_a_subscriber_as_recorded() {
-    let Some(broker) = Broker::start() else { return skipped("demo_frames_reach_a_subscriber_as_recorded", "mosquitto is not installed") };
+    let Some(broker) = Broker::start() else {
+        return skipped("demo_frames_reach_a_subscriber_as_recorded", "mosquitto is not installed");
+    };
     let station = Station::new(broker.port, "");
     let data = root().join("tests/data/demo");
     let truth: BTreeMap<String, String> =
@@ -92,9 +94,15 @@ fn real_pairs_reach_a_subscriber_as_recorded() {
     let Some(broker) = Broker::start() else { return skipped(NAME, "mosquitto is not installed") };
     let data = shared.join("data/deeppcb/PCBData");
     let list = std::fs::read_to_string(data.join("test.txt")).unwrap();
-    let images: Vec<String> =
-        list.lines().filter_map(|l| l.split_whitespace().next()).map(|p| p.trim_end_matches(".jpg").to_owned()).step_by(8).take(12).collect();
-    let station = Station::new(broker.port, "");
+    let images: Vec<String> = list
+        .lines()
+        .filter_map(|l| l.split_whitespace().next())
+        .map(|p| p.trim_end_matches(".jpg").to_owned())
+        .step_by(8)
+        .take(12)
+        .collect();
+    // Bare boards are nearly white.
+    let station = Station::new(broker.port, "image.max_mean = 255");
     for (i, image) in images.iter().enumerate() {
         std::fs::copy(data.join(format!("{image}_test.jpg")), station.path("frames").join(format!("{i:03}.jpg"))).unwrap();
     }
@@ -133,7 +141,9 @@ fn an_absent_broker_delays_results_and_loses_none() {
     assert_eq!(station.recorded().1, 5, "all five wait for the broker:\n{}", daemon.log());
 
     // The same station, now with a broker and no new frame beyond one.
-    let text = std::fs::read_to_string(&station.config).unwrap().replace(&format!("mqtt.port = {nobody}"), &format!("mqtt.port = {}", broker.port));
+    let text = std::fs::read_to_string(&station.config)
+        .unwrap()
+        .replace(&format!("mqtt.port = {nobody}"), &format!("mqtt.port = {}", broker.port));
     std::fs::write(&station.config, text).unwrap();
     for frame in frames.iter().skip(1).take(4) {
         std::fs::remove_file(station.path("frames").join(frame.file_name().unwrap())).unwrap();
@@ -172,7 +182,10 @@ fn sigterm_drains_and_a_second_signal_ends_at_once() {
     daemon.signal("TERM");
     let status = daemon.wait(Duration::from_secs(5));
     // Either the second signal cut the drain short, or the drain had already ended.
-    assert!(status.success() || std::os::unix::process::ExitStatusExt::signal(&status).is_none() && status.code() == Some(143), "{status}");
+    assert!(
+        status.success() || std::os::unix::process::ExitStatusExt::signal(&status).is_none() && status.code() == Some(143),
+        "{status}"
+    );
 }
 
 /// Free run with a slow consumer: the oldest frames are dropped and counted, and the sums agree.

@@ -138,11 +138,14 @@ pub struct Broker {
 impl Broker {
     /// Starts it; `None` when mosquitto is not installed.
     pub fn start() -> Option<Self> {
-        let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|p| Path::new(p).exists())?;
+        let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"]
+            .into_iter()
+            .find(|p| Path::new(p).exists())?;
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         let config = dir.path().join("mosquitto.conf");
-        std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n")).unwrap();
+        std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n"))
+            .unwrap();
         let process = Process::start(Command::new(program).arg("-c").arg(&config));
         let until = Instant::now() + Duration::from_secs(10);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -221,7 +224,9 @@ impl Station {
 
     /// Starts the daemon.
     pub fn run(&self) -> Process {
-        Process::start(Command::new(env!("CARGO_BIN_EXE_ssds")).args(["run", "--config"]).arg(&self.config).env("RUST_LOG", "info"))
+        Process::start(
+            Command::new(env!("CARGO_BIN_EXE_ssds")).args(["run", "--config"]).arg(&self.config).env("RUST_LOG", "info"),
+        )
     }
 
     /// Recorded events, by seq, with the number still in the outbox.
