@@ -32,7 +32,7 @@ use crate::record::message::Reason;
 use crate::record::store::Admission;
 use crate::record::store::{Store, StoreSettings};
 use crate::shutdown::Shutdown;
-use crate::status::Status;
+use crate::status::{Status, http};
 use crate::status::report::{Reporter, ReporterParts};
 use crate::telemetry::Telemetry;
 use crate::template::store::Store as TemplateStore;
@@ -134,6 +134,7 @@ impl Daemon {
         let pipeline_settings = pipeline_settings(config);
         let (camera_config, camera_clock) = (config.clone(), Arc::clone(&clock));
         let (bell, report_station) = (handle.clone(), station.clone());
+        let (http_handle, http_station) = (handle.clone(), station.clone());
         let parts = Parts {
             open_camera: Box::new(move || capture::open(&camera_config, Arc::clone(&camera_clock))),
             product: Arc::new(RwLock::new(Some(Arc::new(product)))),
@@ -169,6 +170,20 @@ impl Daemon {
                 interval: config.duration("mqtt.stats_secs"),
             })
         });
+        if config.bool("http.enabled") {
+            let listen = config.text("http.listen");
+            let listen = listen.parse().map_err(|_| Error::config(format!("http.listen must be ADDRESS:PORT, got {listen:?}")))?;
+            let sources = http::Sources {
+                status: status.clone(),
+                telemetry: telemetry.clone(),
+                ledger: pipeline.ledger.clone(),
+                publish: http_handle,
+                station: http_station.name.clone(),
+                model: format!("{} {:?}", http_station.model.name, http_station.model.provider),
+                config: config.effective(),
+            };
+            http::start(listen, sources)?;
+        }
         notify(&[NotifyState::Ready]);
         log::info!("ready");
         Ok(Self {

@@ -3,6 +3,7 @@
 //! States are OPC 40100-1's: preoperational (starting, or something needed is missing), ready, continuous execution (frames are being
 //! inspected), error (results cannot be kept), halted (ended).
 
+pub mod http;
 pub mod report;
 
 use std::sync::{Arc, Mutex, PoisonError};

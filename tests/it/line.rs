@@ -212,3 +212,35 @@ fn overload_drops_are_counted() {
     assert!(line.contains(&format!("40 frames = {recorded} recorded")), "{line}");
     assert!(line.contains(&format!("+ {} dropped + 0 lost", 40 - recorded)), "{line}");
 }
+
+/// Health, readiness and metrics while the line runs.
+#[test]
+fn http_tells_health_readiness_and_counts() {
+    let port = crate::support::free_port();
+    let station = Station::new(crate::support::free_port(), "camera.loop = true\nmqtt.enabled = false");
+    let text = std::fs::read_to_string(&station.config).unwrap();
+    let text = text.replace("http.enabled = false", &format!("http.listen = \"127.0.0.1:{port}\""));
+    std::fs::write(&station.config, text).unwrap();
+    let data = root().join("tests/data/demo");
+    std::fs::copy(data.join("template.png"), station.path("frames/0.png")).unwrap();
+    assert!(station.teach(&data.join("template.png")).status.success());
+    let mut daemon = station.run();
+    daemon.wait_for("frame 2 ", TO_INSPECT);
+    let get = |path: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(get("/healthz").starts_with("HTTP/1.1 200"));
+    let ready = get("/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("\"ready\":true"), "{ready}");
+    let metrics = get("/metrics");
+    for want in ["ssds_inspections_total{verdict=\"OK\"}", "ssds_stage_duration_seconds_count{stage=\"infer\"}", "ssds_camera_up 1"] {
+        assert!(metrics.contains(want), "{want} not in\n{metrics}");
+    }
+    assert!(get("/api/v1/status").contains("\"state\":\"continuous_execution\""), "{}", get("/api/v1/status"));
+    assert!(get("/nothing").starts_with("HTTP/1.1 404"));
+}
