@@ -9,6 +9,7 @@
 
 // -- core
 pub mod align;
+pub mod classical;
 pub mod clock;
 pub mod config;
 pub mod dataset;

@@ -20,7 +20,6 @@ use crate::frame::{Gray, Map};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     /// When it was taught, UTC.
-    #[serde(with = "timestamp_text")]
     pub taught_at: Timestamp,
     /// Where the picture came from: a file name or a camera's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -155,21 +154,6 @@ pub fn id_of(name: &str) -> Result<String> {
     let id = if name.contains('/') { name.to_owned() } else { format!("{name}/{DEFAULT_VIEW}") };
     check_id(&id)?;
     Ok(id)
-}
-
-/// Timestamps as RFC 3339 text.
-pub(crate) mod timestamp_text {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::clock::Timestamp;
-
-    pub fn serialize<S: Serializer>(t: &Timestamp, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(t)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Timestamp, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 #[cfg(test)]

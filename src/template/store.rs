@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, Picture, Template, Tolerance, check_id, sha256_hex, timestamp_text};
+use super::{Meta, Picture, Template, Tolerance, check_id, sha256_hex};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::frame::{Gray, Map, Plane};
@@ -71,7 +71,6 @@ pub struct Entry {
     /// Number of pictures, the first included.
     pub pictures: usize,
     /// When it was taught.
-    #[serde(with = "timestamp_text")]
     pub taught_at: Timestamp,
     /// Whether it is the one in force.
     pub active: bool,
@@ -116,7 +115,6 @@ struct ToleranceFiles {
 #[derive(Debug, Serialize, Deserialize)]
 struct Active {
     version: u32,
-    #[serde(with = "timestamp_text")]
     activated_at: Timestamp,
     /// Versions in force before, oldest first.
     #[serde(default)]
