@@ -1,12 +1,12 @@
 //! One step's loss and gradient, on the processor's own engine or on a burn device.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use crate::error::{Error, Kind, Result};
 use crate::train::batch::Batch;
 use crate::train::config::{DeviceKind, TrainConfig};
 use crate::train::cpu::CpuNet;
-use crate::train::loss::{Parts, loss, read, read_parts, tensor4};
+use crate::train::loss::{Parts, definition, read, read_parts, tensor4};
 use crate::train::net::{BurnParams, forward};
 use crate::train::phase::Irrelevance;
 use crate::train::spec::Layout;
@@ -115,28 +115,47 @@ impl Engine {
         if irrelevance_weight > 0.0 && self.irrelevance.as_ref().is_none_or(|(size, _)| *size != c) {
             self.irrelevance = Some((c, Irrelevance::new(c, config.loss.irrelevance_temperature, &self.device)?));
         }
-        let irrelevance = self.irrelevance.as_ref().filter(|_| irrelevance_weight > 0.0).map(|(_, i)| (i, irrelevance_weight));
-        let label = tensor4(&batch.label, [n, 1, c, c], &self.device);
-        let weight = tensor4(&batch.weight, [n, 1, c, c], &self.device);
+        let irrelevance = self.irrelevance.as_ref().filter(|_| irrelevance_weight > 0.0).map(|(_, i)| i);
+        let device = &self.device;
+        let label = tensor4(&batch.label, [n, 1, c, c], device);
+        let weight = tensor4(&batch.weight, [n, 1, c, c], device);
         if let Some([training, _]) = &mut self.cpu {
             let net = Self::cpu_net(training, &self.layout, n, c);
             let out = net.forward_train(params, stats, STATISTICS_SHARE, &batch.pair);
-            let logit = tensor4(&out.logit, [n, 1, c, c], &self.device).require_grad();
-            let pair = out.pair.as_ref().map(|p| tensor4(p, [n, 2, c, c], &self.device).require_grad());
-            let (total, parts) = loss(&config.loss, irrelevance, pair.clone(), logit.clone(), label, weight);
-            let grads = total.backward();
-            let parts = read_parts(parts)?;
-            let dlogit = match logit.grad(&grads) {
-                Some(g) => read(g)?,
-                None => return Err(Error::internal("the loss does not depend on the network's output")),
+            let mut grads = vec![0f32; params.len()];
+            // L_irr needs O_t and O_s only: it runs beside L_def and the mask stage's backward pass
+            let irr = || -> Result<Option<(f32, Vec<f32>)>> {
+                let (Some(irr), Some(pair)) = (irrelevance, &out.pair) else { return Ok(None) };
+                let pair = tensor4(pair, [n, 2, c, c], device).require_grad();
+                let l = irr.loss(pair.clone(), config.loss.irrelevance_form);
+                let g = (l.clone() * irrelevance_weight).backward();
+                let Some(g) = pair.grad(&g) else { return Ok(None) };
+                Ok(Some((read(l)?[0], read(g)?)))
             };
-            let dpair = pair.and_then(|p| p.grad(&grads)).map(read).transpose()?;
-            return Ok((parts, net.backward(params, &dlogit, dpair.as_deref())));
+            let rest = || -> Result<(Tensor<1>, Vec<f32>)> {
+                let logit = tensor4(&out.logit, [n, 1, c, c], device).require_grad();
+                let (total, parts) = definition(&config.loss, logit.clone(), label, weight);
+                let g = total.backward();
+                let Some(g) = logit.grad(&g) else {
+                    return Err(Error::internal("the loss does not depend on the network's output"));
+                };
+                Ok((parts, net.backward_mask(params, &read(g)?, &mut grads)))
+            };
+            let (irr, rest) = rayon::join(irr, rest);
+            let (irr, (parts, through)) = (irr?, rest?);
+            net.backward_differ(params, through, irr.as_ref().map(|(_, g)| g.as_slice()), &mut grads);
+            return Ok((read_parts(parts, irr.map_or(0.0, |(l, _)| l), irrelevance_weight)?, grads));
         }
-        let p = BurnParams::new(&self.layout, params, &self.device);
-        let x = tensor4(&batch.pair, [n, 2, c, c], &self.device);
+        let p = BurnParams::new(&self.layout, params, device);
+        let x = tensor4(&batch.pair, [n, 2, c, c], device);
         let (pair, logit, seen) = forward(&p, &self.layout, x, None);
-        let (total, parts) = loss(&config.loss, irrelevance, pair, logit, label, weight);
+        let (mut total, parts) = definition(&config.loss, logit, label, weight);
+        let mut irr = 0.0;
+        if let (Some(irrelevance), Some(pair)) = (irrelevance, pair) {
+            let l = irrelevance.loss(pair, config.loss.irrelevance_form);
+            irr = read(l.clone())?[0];
+            total = total + l * irrelevance_weight;
+        }
         let grads = p.gradients(&total, self.layout.param_count)?;
         for (at, mean, variance) in seen {
             for (from, values) in [(at.mean, read(mean)?), (at.variance, read(variance)?)] {
@@ -145,7 +164,7 @@ impl Engine {
                 }
             }
         }
-        Ok((read_parts(parts)?, grads))
+        Ok((read_parts(parts, irr, irrelevance_weight)?, grads))
     }
 
     /// Logits of standardised pairs [n, 2, crop, crop] by the running statistics.
@@ -194,5 +213,66 @@ impl Engine {
             }
         }
         Ok(total.iter().map(|t| (t / batches.len().max(1) as f64) as f32).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::batch;
+    use crate::train::phase::Form;
+    use crate::train::spec::Preset;
+
+    #[test]
+    fn both_engines_take_the_same_step() {
+        for (single_stage, form) in [(false, Form::Paper), (false, Form::PublishedCode), (true, Form::Paper)] {
+            let mut config = TrainConfig { preset: Preset::Micro, single_stage, ..TrainConfig::smoke() };
+            config.loss.irrelevance_form = form;
+            let layout = config.spec().layout().unwrap();
+            let params = layout.initial(3, -1.0);
+            let data = batch::validation(&config, 32, 3);
+            let weight = if single_stage { 0.0 } else { 0.5 };
+            let run = |kind: DeviceKind| {
+                let mut stats = layout.initial_stats();
+                let mut engine = Engine::new(&layout, kind).unwrap();
+                let (parts, grads) = engine.step(&config, &params, &mut stats, &data, weight).unwrap();
+                let logits = engine.logits(&params, &stats, &data.pair, 32).unwrap();
+                let stats2 = engine.recalibrate(&params, std::slice::from_ref(&data)).unwrap();
+                (parts, grads, stats, logits, stats2)
+            };
+            let (a, b) = (run(DeviceKind::Cpu), run(DeviceKind::Flex));
+            let near = |x: &[f32], y: &[f32], tolerance: f64| {
+                let square = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>();
+                let d = (square(&mut x.iter().zip(y).map(|(x, y)| x - y)) / square(&mut y.iter().copied())).sqrt();
+                assert!(d < tolerance, "differs by {d:.1e}");
+            };
+            let list = |p: Parts| [p.total, p.mse, p.bce, p.dice, p.irrelevance];
+            near(&list(a.0), &list(b.0), 1e-4);
+            assert_eq!(a.0.irrelevance > 0.0, !single_stage);
+            // see the engine's own test for what limits gradients
+            near(&a.1, &b.1, 1e-2);
+            near(&a.2, &b.2, 1e-4);
+            near(&a.3, &b.3, 1e-3);
+            near(&a.4, &b.4, 1e-4);
+        }
+    }
+
+    #[test]
+    fn devices_that_are_not_built_in_are_named() {
+        let layout = Preset::Micro.spec().layout().unwrap();
+        if !cfg!(feature = "train-vulkan") {
+            let error = Engine::new(&layout, DeviceKind::Vulkan).map(|_| ()).unwrap_err();
+            assert_eq!(
+                error.message(),
+                "--device vulkan: this ssds-train was built without it; build with --features train-vulkan, or use --device cpu"
+            );
+        }
+        if !cfg!(feature = "train-cuda") {
+            let error = Engine::new(&layout, DeviceKind::Cuda).map(|_| ()).unwrap_err();
+            assert_eq!(
+                error.message(),
+                "--device cuda: this ssds-train was built without it; build with --features train-cuda, or use --device cpu"
+            );
+        }
     }
 }

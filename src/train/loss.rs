@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::train::phase::{Form, Irrelevance};
+use crate::train::phase::Form;
 
 /// Weights of the parts of the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,22 +88,15 @@ pub struct Parts {
     pub bce: f32,
     /// One minus Dice.
     pub dice: f32,
-    /// L_irr; 0 when it is left out.
+    /// L_irr, unweighted; 0 when it is left out.
     pub irrelevance: f32,
 }
 
-/// The loss as a tensor (scalar, [1]) and its parts in the order total, mse, bce, dice, irrelevance ([5]).
+/// L_def as a tensor (scalar, [1]) and its parts in the order total, mse, bce, dice ([4]).
 ///
-/// Shapes: `logit`, `label`, `weight` [n, 1, h, w]; `pair` [n, 2, h, w].
+/// Shapes: `logit`, `label`, `weight` [n, 1, h, w].
 #[must_use]
-pub fn loss(
-    config: &LossConfig,
-    irrelevance: Option<(&Irrelevance, f32)>,
-    pair: Option<Tensor<4>>,
-    logit: Tensor<4>,
-    label: Tensor<4>,
-    weight: Tensor<4>,
-) -> (Tensor<1>, Tensor<1>) {
+pub fn definition(config: &LossConfig, logit: Tensor<4>, label: Tensor<4>, weight: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
     let count = weight.clone().sum().clamp_min(1.0); // [1]
     let p = activation::sigmoid(logit.clone()); // [n, 1, h, w]
     let mse = ((p.clone() - label.clone()).powi_scalar(2) * weight.clone()).sum() / count.clone();
@@ -115,26 +108,18 @@ pub fn loss(
     let (pw, yw) = (p * weight.clone(), label * weight);
     let dice = ((pw.clone() * yw.clone()).sum() * 2.0 + 1.0) / (pw.sum() + yw.sum() + 1.0);
     let dice = dice.neg() + 1.0;
-    let mut total = mse.clone() * config.mse + bce.clone() * config.bce + dice.clone() * config.dice;
-    let irr = match (irrelevance, pair) {
-        (Some((irr, weight)), Some(pair)) if weight > 0.0 => {
-            let l = irr.loss(pair, config.irrelevance_form);
-            total = total + l.clone() * weight;
-            l
-        }
-        _ => mse.clone() * 0.0,
-    };
-    let parts = Tensor::cat(vec![total.clone(), mse, bce, dice, irr], 0);
+    let total = mse.clone() * config.mse + bce.clone() * config.bce + dice.clone() * config.dice;
+    let parts = Tensor::cat(vec![total.clone(), mse, bce, dice], 0);
     (total, parts)
 }
 
-/// Reads the parts of [`loss`] from the device.
+/// Reads the parts of [`definition`] and adds L_irr with its weight.
 ///
 /// # Errors
 /// The device's failure to read.
-pub fn read_parts(parts: Tensor<1>) -> Result<Parts> {
+pub fn read_parts(parts: Tensor<1>, irrelevance: f32, weight: f32) -> Result<Parts> {
     let v = read(parts)?;
-    Ok(Parts { total: v[0], mse: v[1], bce: v[2], dice: v[3], irrelevance: v[4] })
+    Ok(Parts { total: v[0] + weight * irrelevance, mse: v[1], bce: v[2], dice: v[3], irrelevance })
 }
 
 /// Copies a tensor to memory.
@@ -162,13 +147,12 @@ mod tests {
         let config = LossConfig { positive_weight: 3.0, label_smoothing: 0.0, ..LossConfig::default() };
         // scores 0.5, 0.8 and one that does not count
         let logit = [0.0, 4f32.ln(), 50.0];
-        let (_, parts) = loss(&config, None, None, t(&logit), t(&[1.0, 0.0, 0.0]), t(&[1.0, 1.0, 0.0]));
-        let p = read_parts(parts).unwrap();
+        let (_, parts) = definition(&config, t(&logit), t(&[1.0, 0.0, 0.0]), t(&[1.0, 1.0, 0.0]));
+        let p = read_parts(parts, 3.0, 0.5).unwrap();
         assert!((p.mse - (0.25 + 0.64) / 2.0).abs() < 1e-5, "{p:?}");
         assert!((p.bce - (3.0 * 2f32.ln() - 0.2f32.ln()) / 2.0).abs() < 1e-5, "{p:?}");
         assert!((p.dice - (1.0 - (2.0 * 0.5 + 1.0) / (1.3 + 1.0 + 1.0))).abs() < 1e-5, "{p:?}");
-        assert!((p.total - (p.mse + 2.0 * p.bce + p.dice)).abs() < 1e-5);
-        assert_eq!(p.irrelevance, 0.0);
+        assert!((p.total - (p.mse + 2.0 * p.bce + p.dice + 1.5)).abs() < 1e-5);
     }
 
     #[test]
@@ -176,8 +160,8 @@ mod tests {
         let device = Device::flex().autodiff();
         let logit = tensor4(&[90.0, -90.0], [1, 1, 1, 2], &device).require_grad();
         let t = |v: &[f32]| tensor4(v, [1, 1, 1, 2], &device);
-        let (total, parts) = loss(&LossConfig::default(), None, None, logit.clone(), t(&[0.0, 1.0]), t(&[1.0, 1.0]));
-        assert!(read_parts(parts).unwrap().total.is_finite());
+        let (total, parts) = definition(&LossConfig::default(), logit.clone(), t(&[0.0, 1.0]), t(&[1.0, 1.0]));
+        assert!(read_parts(parts, 0.0, 0.0).unwrap().total.is_finite());
         let g = read(logit.grad(&total.backward()).unwrap()).unwrap();
         assert!(g.iter().all(|g| g.is_finite()), "{g:?}");
     }

@@ -475,21 +475,34 @@ impl CpuNet {
     #[must_use]
     pub fn backward(&mut self, params: &[f32], dlogit: &[f32], dpair: Option<&[f32]>) -> Vec<f32> {
         let mut grads = vec![0f32; self.layout.param_count];
-        if let Some(mask) = &mut self.mask {
-            let stem = mask.layout.spec.stem;
-            space_to_depth(dlogit, 1, stem, &mut mask.head_grad);
-            mask.backward(params, &mut grads, true);
-            let mut d = depth_to_space(&mask.stem_grad, 2, stem);
-            if let Some(extra) = dpair {
-                for (d, e) in d.iter_mut().zip(extra) {
-                    *d += e;
-                }
-            }
-            space_to_depth(&d, 2, self.differ.layout.spec.stem, &mut self.differ.head_grad);
-        } else {
-            space_to_depth(dlogit, 1, self.differ.layout.spec.stem, &mut self.differ.head_grad);
-        }
-        self.differ.backward(params, &mut grads, false);
+        let through = self.backward_mask(params, dlogit, &mut grads);
+        self.backward_differ(params, through, dpair, &mut grads);
         grads
+    }
+
+    /// The first half of [`CpuNet::backward`]: writes the mask stage's part of `grads`, gives the gradient with respect to what the
+    /// difference learner put out.
+    #[must_use]
+    pub fn backward_mask(&mut self, params: &[f32], dlogit: &[f32], grads: &mut [f32]) -> Vec<f32> {
+        let Some(mask) = &mut self.mask else {
+            return dlogit.to_vec();
+        };
+        let stem = mask.layout.spec.stem;
+        space_to_depth(dlogit, 1, stem, &mut mask.head_grad);
+        mask.backward(params, grads, true);
+        depth_to_space(&mask.stem_grad, 2, stem)
+    }
+
+    /// The second half: `through` is what [`CpuNet::backward_mask`] gave, `dpair` is added to it.
+    pub fn backward_differ(&mut self, params: &[f32], mut through: Vec<f32>, dpair: Option<&[f32]>, grads: &mut [f32]) {
+        if let Some(extra) = dpair {
+            for (d, e) in through.iter_mut().zip(extra) {
+                *d += e;
+            }
+        }
+        let spec = &self.differ.layout.spec;
+        let (outputs, stem) = (spec.outputs, spec.stem);
+        space_to_depth(&through, outputs, stem, &mut self.differ.head_grad);
+        self.differ.backward(params, grads, false);
     }
 }
