@@ -17,7 +17,7 @@ use super::isa::{fma, kernel};
 pub fn good_length(n: usize) -> usize {
     let smooth = |mut k: usize| {
         for p in [2, 3, 5] {
-            while k % p == 0 {
+            while k.is_multiple_of(p) {
                 k /= p;
             }
         }

@@ -32,8 +32,8 @@ use crate::record::message::Reason;
 use crate::record::store::Admission;
 use crate::record::store::{Store, StoreSettings};
 use crate::shutdown::Shutdown;
-use crate::status::{Status, http};
 use crate::status::report::{Reporter, ReporterParts};
+use crate::status::{Status, http};
 use crate::telemetry::Telemetry;
 use crate::template::store::Store as TemplateStore;
 
@@ -172,7 +172,8 @@ impl Daemon {
         });
         if config.bool("http.enabled") {
             let listen = config.text("http.listen");
-            let listen = listen.parse().map_err(|_| Error::config(format!("http.listen must be ADDRESS:PORT, got {listen:?}")))?;
+            let listen =
+                listen.parse().map_err(|_| Error::config(format!("http.listen must be ADDRESS:PORT, got {listen:?}")))?;
             let sources = http::Sources {
                 status: status.clone(),
                 telemetry: telemetry.clone(),

@@ -35,12 +35,12 @@ pub fn model_ref(info: &ModelInfo) -> ModelRef {
         name: info.name.clone(),
         version: Some(info.version.clone()),
         sha256: info.sha256.clone(),
-        provider: match info.provider.as_ref() {
+        provider: match info.provider {
             "tensorrt" => Provider::Tensorrt,
             "cuda" => Provider::Cuda,
             _ => Provider::Cpu,
         },
-        precision: match info.precision.as_ref() {
+        precision: match info.precision {
             "fp16" => Precision::Fp16,
             "int8" => Precision::Int8,
             _ => Precision::Fp32,

@@ -87,7 +87,7 @@ impl Engine {
     /// # Errors
     /// A device this build or this machine does not have.
     pub fn new(layout: &Layout, kind: DeviceKind) -> Result<Self> {
-        let cpu = (kind == DeviceKind::Cpu).then(|| [None, None]);
+        let cpu = (kind == DeviceKind::Cpu).then_some([None, None]);
         Ok(Self { layout: layout.clone(), device: open(kind)?.autodiff(), cpu, irrelevance: None })
     }
 

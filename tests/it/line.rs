@@ -238,7 +238,9 @@ fn http_tells_health_readiness_and_counts() {
     let ready = get("/readyz");
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("\"ready\":true"), "{ready}");
     let metrics = get("/metrics");
-    for want in ["ssds_inspections_total{verdict=\"OK\"}", "ssds_stage_duration_seconds_count{stage=\"infer\"}", "ssds_camera_up 1"] {
+    for want in
+        ["ssds_inspections_total{verdict=\"OK\"}", "ssds_stage_duration_seconds_count{stage=\"infer\"}", "ssds_camera_up 1"]
+    {
         assert!(metrics.contains(want), "{want} not in\n{metrics}");
     }
     assert!(get("/api/v1/status").contains("\"state\":\"continuous_execution\""), "{}", get("/api/v1/status"));

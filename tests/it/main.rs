@@ -1,5 +1,7 @@
 //! The one integration test binary: drives the built programs.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bad_input;
 mod line;
 
