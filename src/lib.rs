@@ -20,6 +20,7 @@ pub mod frame;
 pub mod geometry;
 pub mod golden;
 pub mod overlay;
+pub mod recipe;
 pub mod residual;
 pub mod score;
 pub mod simulate;

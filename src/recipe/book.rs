@@ -1,0 +1,182 @@
+//! The book of recipes: what was applied, by content, and which one is in force.
+//!
+//! ```text
+//! ROOT/applied/SHA256/recipe.toml   a recipe as it was applied, with its masks beside it
+//! ROOT/active.json                  the one in force and those before it
+//! ```
+//! A recipe is copied here when it is applied, and the daemon reads only this copy: an edit that went wrong cannot stop the line, the
+//! last good recipe stays in force until another one has passed all checks; and an old event's recipe can always be found by its hash.
+//! A copy is complete before it has its name (temporary folder, fsync, rename). Nothing is deleted here.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Recipe;
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::template::store::replace;
+
+/// Most earlier recipes remembered for a rollback.
+const HISTORY: usize = 100;
+
+/// Which recipe is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Active {
+    /// Its hash.
+    pub sha256: String,
+    /// Its product.
+    pub product: String,
+    /// Since when.
+    pub activated_at: Timestamp,
+    /// Hashes of those before it, oldest first.
+    #[serde(default)]
+    pub before: Vec<String>,
+}
+
+/// A folder of applied recipes.
+#[derive(Debug, Clone)]
+pub struct Book {
+    root: PathBuf,
+}
+
+impl Book {
+    /// Opens or creates the book in `root`.
+    ///
+    /// # Errors
+    /// I/O faults naming the folder.
+    pub fn open(root: &Path) -> Result<Self> {
+        let applied = root.join("applied");
+        fs::create_dir_all(&applied).map_err(|e| Error::io(format!("recipe book {}", applied.display()), e))?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Puts a recipe in force that was checked against the templates ([`Recipe::prepare`]).
+    ///
+    /// # Errors
+    /// I/O faults; then the recipe before it is still in force.
+    pub fn apply(&self, recipe: &Recipe, at: Timestamp) -> Result<()> {
+        self.keep(recipe)?;
+        let mut before = Vec::new();
+        if let Some(old) = self.active()? {
+            before = old.before;
+            if old.sha256 != recipe.sha256 {
+                before.push(old.sha256);
+            }
+        }
+        let surplus = before.len().saturating_sub(HISTORY);
+        before.drain(..surplus);
+        self.write(&Active { sha256: recipe.sha256.clone(), product: recipe.product.clone(), activated_at: at, before })
+    }
+
+    /// The recipe that was in force before the present one; put it in force with [`Book::roll_back`] once it is prepared.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when there is none before; as [`Book::load`].
+    pub fn before(&self) -> Result<Recipe> {
+        match self.active()?.and_then(|a| a.before.last().cloned()) {
+            Some(sha256) => self.load(&sha256),
+            None => Err(Error::new(
+                Kind::Missing,
+                format!("recipe book {}: there is no recipe before the active one", self.root.display()),
+            )),
+        }
+    }
+
+    /// Puts the recipe of [`Book::before`] in force.
+    ///
+    /// # Errors
+    /// As [`Book::before`].
+    pub fn roll_back(&self, at: Timestamp) -> Result<Recipe> {
+        let recipe = self.before()?;
+        let mut before = self.active()?.map(|a| a.before).unwrap_or_default();
+        before.pop();
+        self.write(&Active { sha256: recipe.sha256.clone(), product: recipe.product.clone(), activated_at: at, before })?;
+        Ok(recipe)
+    }
+
+    /// Which recipe is in force, if any was applied.
+    ///
+    /// # Errors
+    /// [`Kind::Data`] when the file that says so is damaged.
+    pub fn active(&self) -> Result<Option<Active>> {
+        let path = self.root.join("active.json");
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                Error::data(format!("recipe book {}: damaged: {e}; `ssds recipe apply` writes it anew", path.display()))
+            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("recipe book {}", path.display()), e)),
+        }
+    }
+
+    /// The recipe in force.
+    ///
+    /// # Errors
+    /// As [`Book::active`] and [`Book::load`].
+    pub fn load_active(&self) -> Result<Option<Recipe>> {
+        self.active()?.map(|a| self.load(&a.sha256)).transpose()
+    }
+
+    /// A recipe by its hash.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when it was never applied here, [`Kind::Data`] when its files are damaged.
+    pub fn load(&self, sha256: &str) -> Result<Recipe> {
+        let folder = self.folder(sha256);
+        let recipe = Recipe::load(&folder.join("recipe.toml"))?;
+        if recipe.sha256 != sha256 {
+            return Err(Error::data(format!("recipe {}: damaged: its content has SHA-256 {}", folder.display(), recipe.sha256)));
+        }
+        Ok(recipe)
+    }
+
+    fn folder(&self, sha256: &str) -> PathBuf {
+        self.root.join("applied").join(sha256)
+    }
+
+    /// Copies the recipe here unless it is here already, whole.
+    fn keep(&self, recipe: &Recipe) -> Result<()> {
+        let folder = self.folder(&recipe.sha256);
+        if folder.exists() {
+            if self.load(&recipe.sha256).is_ok() {
+                return Ok(());
+            }
+            // Damaged: out of the way, under a name that says so.
+            let aside = folder.with_extension("damaged");
+            let moved = fs::remove_dir_all(&aside).or_else(ignore_missing).and_then(|()| fs::rename(&folder, &aside));
+            moved.map_err(|e| Error::io(format!("recipe {}", folder.display()), e))?;
+        }
+        let applied = self.root.join("applied");
+        let what = |path: &Path, e| Error::io(format!("writing {}", path.display()), e);
+        let temporary = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&applied).map_err(|e| what(&applied, e))?;
+        let put = |path: &Path, bytes: &[u8]| -> Result<()> {
+            let path = temporary.path().join(path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(|e| what(parent, e))?;
+            }
+            fs::write(&path, bytes).and_then(|()| File::open(&path)?.sync_all()).map_err(|e| what(&path, e))
+        };
+        put(Path::new("recipe.toml"), recipe.text.as_bytes())?;
+        for (path, bytes) in &recipe.masks {
+            put(path, bytes)?;
+        }
+        // A folder made for temporary files is private; what was applied may be read as any other file.
+        #[cfg(unix)]
+        fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .map_err(|e| what(&applied, e))?;
+        let path = temporary.keep();
+        fs::rename(&path, &folder).map_err(|e| what(&folder, e))?;
+        File::open(&applied).and_then(|f| f.sync_all()).map_err(|e| what(&applied, e))
+    }
+
+    fn write(&self, active: &Active) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(active).map_err(|e| Error::internal(format!("JSON: {e}")))?;
+        replace(&self.root.join("active.json"), &bytes)
+    }
+}
+
+fn ignore_missing(e: std::io::Error) -> std::io::Result<()> {
+    if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }
+}
