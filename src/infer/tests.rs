@@ -337,3 +337,21 @@ fn settings_are_checked_all_at_once() {
          inference.providers names `cpu` twice; inference.sha256 must be 64 hexadecimal digits, got `ab`"
     );
 }
+
+#[test]
+fn a_steady_stream_of_frames_allocates_nothing_outside_onnx_runtime() {
+    let Some(bench) = Bench::new(&pyramid()) else { return };
+    for (tile_px, batch) in [(1024, 1), (256, 3)] {
+        let settings = Settings { tile_px, batch, overlap_px: 96, ..bench.settings.clone() };
+        let mut detector = Detector::open(&settings).unwrap();
+        let (template, valid, frame) = scene(600, 400);
+        let mut map = Map::default();
+        detector.detect(&template, &valid, &frame, &mut map).unwrap();
+        let count = crate::allocations::during(|| {
+            for _ in 0..5 {
+                detector.detect(&template, &valid, &frame, &mut map).unwrap();
+            }
+        });
+        assert_eq!(count, 0, "tile_px {tile_px}, batch {batch}");
+    }
+}
