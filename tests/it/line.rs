@@ -246,3 +246,34 @@ fn http_tells_health_readiness_and_counts() {
     assert!(get("/api/v1/status").contains("\"state\":\"continuous_execution\""), "{}", get("/api/v1/status"));
     assert!(get("/nothing").starts_with("HTTP/1.1 404"));
 }
+
+/// systemd is told READY=1 once, WATCHDOG=1 while the line works, STOPPING=1 at the end.
+#[test]
+fn systemd_is_told_of_readiness_progress_and_stop() {
+    let station = Station::new(crate::support::free_port(), "camera.loop = true\nmqtt.enabled = false");
+    let data = root().join("tests/data/demo");
+    std::fs::copy(data.join("template.png"), station.path("frames/0.png")).unwrap();
+    assert!(station.teach(&data.join("template.png")).status.success());
+    let path = station.path("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(TO_START)).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ssds"));
+    command.args(["run", "--config"]).arg(&station.config).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    let mut daemon = crate::support::Process::start(&mut command);
+    let mut told = String::new();
+    let mut buffer = [0u8; 4096];
+    let mut listen_until = |told: &mut String, what: &str| {
+        while !told.contains(what) {
+            let n = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("systemd was not told {what}: {e}; told so far: {told}"));
+            told.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            told.push('\n');
+        }
+    };
+    listen_until(&mut told, "READY=1");
+    assert!(!told.contains("WATCHDOG=1"), "nothing is fed before it is ready: {told}");
+    listen_until(&mut told, "WATCHDOG=1");
+    daemon.signal("TERM");
+    listen_until(&mut told, "STOPPING=1");
+    assert!(daemon.wait(Duration::from_secs(5)).success(), "{}", daemon.log());
+    assert_eq!(told.matches("READY=1").count(), 1, "{told}");
+}

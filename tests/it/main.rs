@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod line;
+mod offline;
 
 mod support;
