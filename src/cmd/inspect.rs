@@ -19,6 +19,7 @@ use crate::pipeline::event::{Station, event_of, model_ref};
 use crate::pipeline::job::{Job, Product};
 use crate::pipeline::steps::{self, ImageLimits};
 use crate::record::event::{ClockState, InspectionEvent, Verdict};
+use crate::residual::{self, Remover};
 use crate::template::{Meta, Template};
 
 /// What to inspect.
@@ -76,6 +77,9 @@ pub struct EngineArgs {
     /// Largest rotation looked for, degrees either way.
     #[arg(long, default_value_t = 180.0)]
     pub max_rotation_degrees: f64,
+    /// Largest local shift, px, that is removed between registration and network; 0 = off.
+    #[arg(long, default_value_t = 0)]
+    pub residual_px: usize,
     /// A registration below this confidence is refused.
     #[arg(long)]
     pub min_confidence: Option<f64>,
@@ -126,6 +130,7 @@ pub struct Inspector {
     align: align::Settings,
     decision: decide::Settings,
     aligner: Aligner,
+    remover: Option<Remover>,
     detector: Detector,
     decider: Decider,
     station: Station,
@@ -149,7 +154,18 @@ impl Inspector {
             model: model_ref(detector.info()),
         };
         let aligner = Aligner::new(&align);
-        Ok(Self { align, decision: engine.decision(), aligner, detector, decider: Decider::new(), station, last_template: None })
+        let residual = residual::Settings { reach_px: engine.residual_px, ..residual::Settings::default() };
+        let remover = (engine.residual_px > 0).then(|| Remover::new(&residual)).transpose()?;
+        Ok(Self {
+            align,
+            decision: engine.decision(),
+            aligner,
+            remover,
+            detector,
+            decider: Decider::new(),
+            station,
+            last_template: None,
+        })
     }
 
     /// The template of `path`, prepared; consecutive pairs with the same template prepare it once.
@@ -186,7 +202,7 @@ impl Inspector {
             Err(e) => job.fail("NO_TEMPLATE", format!("{e:#}")),
         }
         job.admitted = std::time::Instant::now();
-        steps::align(job, &mut self.aligner, &ImageLimits::NONE);
+        steps::align(job, &mut self.aligner, self.remover.as_mut(), &ImageLimits::NONE);
         steps::infer(job, &mut self.detector);
         steps::decide(job, &mut self.decider);
         if job.fault.is_some() {

@@ -31,6 +31,7 @@ use crate::record::message::ActiveRecipe;
 use crate::record::message::Reason;
 use crate::record::store::Admission;
 use crate::record::store::{Store, StoreSettings};
+use crate::residual;
 use crate::shutdown::Shutdown;
 use crate::status::report::{Reporter, ReporterParts};
 use crate::status::{Status, http};
@@ -362,6 +363,7 @@ fn pipeline_settings(config: &Config) -> Settings {
             min_focus: config.f64("image.min_focus") as f32,
         },
         align: align_settings(config),
+        residual: residual_settings(config),
     }
 }
 
@@ -377,6 +379,13 @@ pub fn align_settings(config: &Config) -> align::Settings {
         track: config.bool("align.track"),
         ..align::Settings::default()
     }
+}
+
+/// What removes the shift that registration leaves; `None` = off.
+#[must_use]
+pub fn residual_settings(config: &Config) -> Option<residual::Settings> {
+    let reach_px = config.usize("align.residual_px");
+    (reach_px > 0).then(|| residual::Settings { reach_px, ..residual::Settings::default() })
 }
 
 /// The decision's settings.

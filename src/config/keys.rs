@@ -109,6 +109,12 @@ pub const KEYS: &[Key] = &[
         "The pose's form; affine for a slightly tilted camera.",
     ),
     key(
+        "align.residual_px",
+        Integer(0, 8),
+        D("0"),
+        "Largest local shift that is removed between registration and network, for bending boards; 0 = off. On flat boards it changes nothing and costs time.",
+    ),
+    key(
         "align.track",
         Bool,
         D("false"),

@@ -40,6 +40,7 @@ use crate::frame::FrameId;
 use crate::infer::Detector;
 use crate::record::event::{Evidence, InspectionEvent, Verdict};
 use crate::record::store::Store;
+use crate::residual::{self, Remover};
 use crate::shutdown::Shutdown;
 use crate::status::Status;
 use crate::telemetry::{Counter, Gauge, Telemetry};
@@ -69,6 +70,8 @@ pub struct Settings {
     pub limits: ImageLimits,
     /// Registration.
     pub align: crate::align::Settings,
+    /// Removal of what registration leaves; `None` = off.
+    pub residual: Option<residual::Settings>,
 }
 
 /// What the line is built from.
@@ -236,6 +239,7 @@ impl Pipeline {
         })?);
 
         let mut aligner = Aligner::new(&settings.align);
+        let mut remover = settings.residual.as_ref().map(Remover::new).transpose()?;
         let (own_drain, own_clock) = (drain.clone(), Arc::clone(&clock));
         let (limits, max_age) = (settings.limits, settings.max_age);
         stages.push(Stage::each("align", &context, at_align.clone(), to_infer, move |mut job: Box<Job>| {
@@ -247,7 +251,7 @@ impl Pipeline {
                     format!("the frame is {} ms old; camera.max_age_ms is {}", age.as_millis(), max_age.as_millis()),
                 );
             }
-            steps::align(&mut job, &mut aligner, &limits);
+            steps::align(&mut job, &mut aligner, remover.as_mut(), &limits);
             job
         })?);
 

@@ -6,6 +6,7 @@ use super::job::{ImageStats, Job};
 use crate::align::{Aligner, warp};
 use crate::decide::Decider;
 use crate::infer::Detector;
+use crate::residual::Remover;
 
 /// Limits that a frame must keep before it is compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,8 +51,8 @@ impl ImageLimits {
     }
 }
 
-/// Checks the picture, registers the template to it and warps the template onto it.
-pub fn align(job: &mut Job, aligner: &mut Aligner, limits: &ImageLimits) {
+/// Checks the picture, registers the template to it, warps the template onto it and removes the shift that a rigid pose leaves.
+pub fn align(job: &mut Job, aligner: &mut Aligner, remover: Option<&mut Remover>, limits: &ImageLimits) {
     if job.fault.is_some() {
         return;
     }
@@ -64,6 +65,11 @@ pub fn align(job: &mut Job, aligner: &mut Aligner, limits: &ImageLimits) {
         if registration.accepted {
             let pose = registration.frame_from_template;
             warp::warp_template(&product.template.image, &pose, job.image.size(), &mut job.warped, &mut job.valid);
+            if let Some(remover) = remover
+                && let Err(e) = remover.remove(&mut job.warped, &mut job.valid, &job.image)
+            {
+                job.fail("INTERNAL", format!("{e:#}"));
+            }
         } else {
             let why = registration.refusal.as_ref().map_or_else(String::new, |r| format!(": {r}"));
             let name = &product.template.id;
