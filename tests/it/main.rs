@@ -7,3 +7,4 @@ mod line;
 mod offline;
 
 mod support;
+mod tidy;
