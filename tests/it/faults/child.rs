@@ -140,7 +140,7 @@ impl Children {
             assert_eq!(recorded[seq.parse::<usize>().unwrap() - 1].1, id, "a recorded result is not in the spool");
         }
         // Every process made at least one connection; cuts by the test made more. Each may repeat a window.
-        report.connections = self.spawned + report.connections + self.full() as u64 * 4;
+        report.connections = self.spawned + report.connections + self.full() as u64 * 16;
         report.compare(&recorded, subscriber);
     }
 }

@@ -23,8 +23,7 @@ const MAX_GROWTH_KIB: u64 = 64 * 1024;
 
 /// A result as the decision stage would hand it over.
 pub fn event(clock: &dyn Clock, n: u64) -> InspectionEvent {
-    let text = include_str!("../../../config/schema/examples/inspection.json");
-    let mut event = InspectionEvent::from_json(text.as_bytes()).unwrap();
+    let mut event = InspectionEvent::example();
     event.event_id = new_event_id(clock);
     event.captured_at = clock.now();
     event.verdict = [Verdict::Ok, Verdict::Ng, Verdict::Error][(n % 3) as usize];

@@ -31,19 +31,25 @@ impl Mosquitto {
 
     /// Starts it in `folder`. `station`: further lines for the station's listener, `general`: for the whole broker.
     pub fn start(folder: &Path, station: &str, general: &str) -> Option<Self> {
-        let program = Self::program()?;
+        Self::program()?;
         let (port, watch_port) = (free_port(), free_port());
-        let config = folder.join("mosquitto.conf");
         // Queues without limit: a broker that drops what it has acknowledged would be the broker's loss. `user root` keeps it from
         // giving up root, when the tests run as root, in favour of a user who may not read the folder.
         let text = format!(
             "per_listener_settings true\nuser root\nmax_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\nlog_type error\n\
              {general}\nlistener {watch_port} 127.0.0.1\nallow_anonymous true\nlistener {port} 127.0.0.1\n{station}\n"
         );
+        Some(Self::start_with(folder, &text, port, watch_port))
+    }
+
+    /// Starts it with a configuration that listens on these two ports.
+    pub fn start_with(folder: &Path, text: &str, port: u16, watch_port: u16) -> Self {
+        let config = folder.join("mosquitto.conf");
         std::fs::write(&config, text).unwrap();
+        let program = Self::program().expect("the caller has asked");
         let mut broker = Self { port, watch_port, config, program, child: None };
         broker.launch();
-        Some(broker)
+        broker
     }
 
     /// Starts the process (again) and waits until it listens.

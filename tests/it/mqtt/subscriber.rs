@@ -27,6 +27,9 @@ pub struct Seen {
     pub wrong: Vec<String>,
     /// All other messages, by topic, newest.
     pub others: BTreeMap<String, Vec<u8>>,
+    /// Every message, when asked to keep them.
+    pub messages: Vec<(String, Vec<u8>)>,
+    keep: bool,
 }
 
 impl Seen {
@@ -47,8 +50,17 @@ pub struct Subscriber {
 impl Subscriber {
     /// Subscribes to `filter` on `port`, for ever.
     pub fn start(port: u16, filter: &str) -> Self {
+        Self::run(port, filter, Seen::default())
+    }
+
+    /// The same, keeping every message.
+    pub fn keeping(port: u16, filter: &str) -> Self {
+        Self::run(port, filter, Seen { keep: true, ..Seen::default() })
+    }
+
+    fn run(port: u16, filter: &str, seen: Seen) -> Self {
         let (seen, subscribed, ended) =
-            (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+            (Arc::new(Mutex::new(seen)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let own = (Arc::clone(&seen), Arc::clone(&subscribed), Arc::clone(&ended), filter.to_owned());
         let thread = std::thread::Builder::new()
             .name("subscriber".to_owned())
@@ -128,6 +140,9 @@ fn session(port: u16, filter: &str, seen: &Mutex<Seen>, subscribed: &AtomicU64, 
 
 fn note(seen: &Mutex<Seen>, topic: String, payload: &[u8]) {
     let mut seen = seen.lock().unwrap();
+    if seen.keep {
+        seen.messages.push((topic.clone(), payload.to_vec()));
+    }
     if !topic.contains("/result/") && !topic.starts_with("result/") {
         seen.others.insert(topic, payload.to_vec());
         return;
