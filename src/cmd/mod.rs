@@ -4,6 +4,8 @@
 //! exit with their kind's code (sysexits).
 
 pub mod align;
+pub mod audit;
+pub mod bench_publish;
 pub mod check;
 pub mod config;
 pub mod inspect;
@@ -38,6 +40,11 @@ enum Verb {
     Align(align::Args),
     /// Inspect recorded pairs or one frame, offline.
     Inspect(inspect::Args),
+    /// Prove from a spool or a broker that no result is missing.
+    Audit(audit::Args),
+    /// What durable recording and publishing cost on this disk.
+    #[command(hide = true)]
+    BenchPublish(bench_publish::Args),
 }
 
 /// Runs the program: parses the command line, starts logging, calls the verb and turns its answer into an exit code.
@@ -62,6 +69,8 @@ pub fn main() -> ExitCode {
         Verb::Teach(args) => teach::run(args),
         Verb::Align(args) => align::run(args),
         Verb::Inspect(args) => inspect::run(args),
+        Verb::Audit(args) => audit::run(args),
+        Verb::BenchPublish(args) => bench_publish::run(args),
     };
     match answer {
         Ok(code) => ExitCode::from(code),

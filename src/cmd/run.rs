@@ -323,13 +323,21 @@ pub fn publish_settings(config: &Config) -> PublishSettings {
                 ca_file: config.path_opt("mqtt.ca_file").unwrap_or(default.ca_file),
                 cert_file: config.path_opt("mqtt.cert_file"),
                 key_file: config.path_opt("mqtt.key_file"),
-                server_name: None,
+                server_name: config.text_opt("mqtt.server_name"),
             }
         }),
         username: config.text_opt("mqtt.username"),
         password_file: config.path_opt("mqtt.password_file"),
         window: u16::try_from(config.i64("mqtt.inflight")).unwrap_or(50),
-        commands: publish::CommandSettings { enabled: config.bool("mqtt.commands"), ..publish::CommandSettings::default() },
+        publish_timeout: config.duration("mqtt.ack_timeout_secs"),
+        reconnect_max: config.duration("mqtt.reconnect_max_secs"),
+        message_expiry: config.has("mqtt.message_expiry_secs").then(|| config.duration("mqtt.message_expiry_secs")),
+        commands: publish::CommandSettings {
+            enabled: config.bool("mqtt.commands"),
+            max_bytes: config.usize("mqtt.command_max_bytes"),
+            max_ttl: config.duration("mqtt.command_max_ttl_secs"),
+            ..publish::CommandSettings::default()
+        },
         ..PublishSettings::default()
     }
 }
@@ -441,6 +449,7 @@ fn store_settings(config: &Config) -> StoreSettings {
         station: config.text("station.name"),
         max_outbox_events: config.usize("record.max_events") as u64,
         max_outbox_bytes: config.usize("record.max_bytes") as u64,
+        history_events: config.usize("record.history_events") as u64,
         ..StoreSettings::default()
     }
 }

@@ -100,10 +100,13 @@ fn cross_check(config: &Config, faults: &mut Vec<Fault>) {
             fault(a, format!("{a} is set, so {b} must be set too"));
         }
     }
-    for key in ["mqtt.ca_file", "mqtt.cert_file"] {
+    for key in ["mqtt.ca_file", "mqtt.cert_file", "mqtt.server_name"] {
         if config.has(key) && !config.bool("mqtt.tls") {
             fault(key, format!("{key} is set, so mqtt.tls must be true, got false"));
         }
+    }
+    if config.has("mqtt.message_expiry_secs") && config.text("mqtt.protocol") != "5" {
+        fault("mqtt.message_expiry_secs", "mqtt.message_expiry_secs is set, so mqtt.protocol must be \"5\"".into());
     }
     if config.f64("image.min_mean") >= config.f64("image.max_mean") {
         let (a, b) = (config.f64("image.min_mean"), config.f64("image.max_mean"));

@@ -57,7 +57,7 @@ fn is_tls(error: &std::io::Error) -> bool {
 fn server_name(settings: &PublishSettings, tls: &TlsSettings) -> Result<ServerName<'static>> {
     let name = tls.server_name.as_ref().unwrap_or(&settings.host);
     ServerName::try_from(name.clone())
-        .map_err(|_| Error::config(format!("mqtt.tls.server_name must be a host name or address, got `{name}`")))
+        .map_err(|_| Error::config(format!("mqtt.server_name must be a host name or address, got `{name}`")))
 }
 
 /// Reads certificates and key and makes the client's side of TLS of them.
@@ -66,8 +66,8 @@ fn server_name(settings: &PublishSettings, tls: &TlsSettings) -> Result<ServerNa
 /// [`Kind::Config`] naming the setting and the file.
 pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("mqtt.tls.ca_file", &settings.ca_file)? {
-        roots.add(certificate).map_err(|e| Error::config(format!("mqtt.tls.ca_file {}: {e}", settings.ca_file.display())))?;
+    for certificate in certificates("mqtt.ca_file", &settings.ca_file)? {
+        roots.add(certificate).map_err(|e| Error::config(format!("mqtt.ca_file {}: {e}", settings.ca_file.display())))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -76,11 +76,11 @@ pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>>
         .with_root_certificates(roots);
     let config = match (&settings.cert_file, &settings.key_file) {
         (Some(cert_file), Some(key_file)) => {
-            let chain = certificates("mqtt.tls.cert_file", cert_file)?;
+            let chain = certificates("mqtt.cert_file", cert_file)?;
             let key = PrivateKeyDer::from_pem_file(key_file)
-                .map_err(|e| pem_fault("mqtt.tls.key_file", key_file, "a private key", &e))?;
+                .map_err(|e| pem_fault("mqtt.key_file", key_file, "a private key", &e))?;
             builder.with_client_auth_cert(chain, key).map_err(|e| {
-                Error::config(format!("mqtt.tls.cert_file {} with key_file {}: {e}", cert_file.display(), key_file.display()))
+                Error::config(format!("mqtt.cert_file {} with key_file {}: {e}", cert_file.display(), key_file.display()))
             })?
         }
         _ => builder.with_no_client_auth(),
@@ -118,9 +118,9 @@ mod tests {
         let tls = TlsSettings { ca_file: path.clone(), ..TlsSettings::default() };
         let error = client_config(&tls).unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
-        assert_eq!(error.to_string(), format!("mqtt.tls.ca_file {}: No such file or directory (os error 2)", path.display()));
+        assert_eq!(error.to_string(), format!("mqtt.ca_file {}: No such file or directory (os error 2)", path.display()));
         std::fs::write(&path, "nothing").unwrap();
         let error = client_config(&tls).unwrap_err();
-        assert_eq!(error.to_string(), format!("mqtt.tls.ca_file {}: no certificate (PEM) in it", path.display()));
+        assert_eq!(error.to_string(), format!("mqtt.ca_file {}: no certificate (PEM) in it", path.display()));
     }
 }

@@ -8,6 +8,7 @@ pub mod broker;
 pub mod commands;
 mod desk;
 mod link;
+pub mod listen;
 pub mod mqtt;
 mod packet;
 mod pump;

@@ -169,39 +169,39 @@ impl PublishSettings {
         let ka = self.keep_alive.as_secs();
         want(
             (1..=65_535).contains(&ka) && self.keep_alive.subsec_nanos() == 0,
-            format!("mqtt.keep_alive_s must be between 1 and 65535, got {}", self.keep_alive.as_secs_f64()),
+            format!("mqtt.keep_alive_secs must be between 1 and 65535, got {}", self.keep_alive.as_secs_f64()),
         );
-        want((1..=1000).contains(&self.window), format!("mqtt.window must be between 1 and 1000, got {}", self.window));
+        want((1..=1000).contains(&self.window), format!("mqtt.inflight must be between 1 and 1000, got {}", self.window));
         want(
             self.reconnect_min > Duration::ZERO && self.reconnect_min <= self.reconnect_max,
             format!(
-                "mqtt.reconnect_min_s must be above 0 and at most mqtt.reconnect_max_s, got {} and {}",
-                self.reconnect_min.as_secs_f64(),
-                self.reconnect_max.as_secs_f64()
+                "mqtt.reconnect_max_secs must be at least the first pause, which is above 0, got {} and {}",
+                self.reconnect_max.as_secs_f64(),
+                self.reconnect_min.as_secs_f64()
             ),
         );
-        want(!self.connect_timeout.is_zero(), "mqtt.connect_timeout_s must be above 0, got 0".to_owned());
-        want(!self.publish_timeout.is_zero(), "mqtt.publish_timeout_s must be above 0, got 0".to_owned());
+        want(!self.connect_timeout.is_zero(), "mqtt.connect_timeout_secs must be above 0, got 0".to_owned());
+        want(!self.publish_timeout.is_zero(), "mqtt.ack_timeout_secs must be above 0, got 0".to_owned());
         want(
             self.password_file.is_none() || self.username.is_some(),
             "mqtt.password_file needs mqtt.username (MQTT 3.1.1 has no password without a name)".to_owned(),
         );
         want(
             self.message_expiry.is_none() || self.protocol == Protocol::V5,
-            "mqtt.message_expiry_s needs mqtt.protocol = \"5\"".to_owned(),
+            "mqtt.message_expiry_secs needs mqtt.protocol = \"5\"".to_owned(),
         );
         if let Some(tls) = &self.tls {
             want(
                 tls.cert_file.is_some() == tls.key_file.is_some(),
-                "mqtt.tls.cert_file and mqtt.tls.key_file must be given together".to_owned(),
+                "mqtt.cert_file and mqtt.key_file must be given together".to_owned(),
             );
         }
         let c = &self.commands;
         want(
             (64..=65_536).contains(&c.max_bytes),
-            format!("mqtt.commands.max_bytes must be between 64 and 65536, got {}", c.max_bytes),
+            format!("mqtt.command_max_bytes must be between 64 and 65536, got {}", c.max_bytes),
         );
-        want((1..=1024).contains(&c.queue), format!("mqtt.commands.queue must be between 1 and 1024, got {}", c.queue));
+        want((1..=1024).contains(&c.queue), format!("the command queue must be between 1 and 1024, got {}", c.queue));
         if faults.is_empty() { Ok(()) } else { Err(Error::config(faults.join("\n"))) }
     }
 
@@ -283,14 +283,14 @@ mod tests {
             "mqtt.host must name the broker, got an empty text\n\
              station.name must be 1 to 64 of a-z, 0-9, `_`, `-`, beginning with a letter or digit, got `AOI 1`\n\
              mqtt.prefix must be topic levels without `+`, `#`, `$`, empty levels or a slash at either end, at most 256 bytes, got `a//b`\n\
-             mqtt.keep_alive_s must be between 1 and 65535, got 0.5\n\
-             mqtt.window must be between 1 and 1000, got 0\n\
-             mqtt.reconnect_min_s must be above 0 and at most mqtt.reconnect_max_s, got 40 and 30\n\
+             mqtt.keep_alive_secs must be between 1 and 65535, got 0.5\n\
+             mqtt.inflight must be between 1 and 1000, got 0\n\
+             mqtt.reconnect_max_secs must be at least the first pause, which is above 0, got 30 and 40\n\
              mqtt.password_file needs mqtt.username (MQTT 3.1.1 has no password without a name)\n\
-             mqtt.message_expiry_s needs mqtt.protocol = \"5\"\n\
-             mqtt.tls.cert_file and mqtt.tls.key_file must be given together\n\
-             mqtt.commands.max_bytes must be between 64 and 65536, got 1\n\
-             mqtt.commands.queue must be between 1 and 1024, got 0"
+             mqtt.message_expiry_secs needs mqtt.protocol = \"5\"\n\
+             mqtt.cert_file and mqtt.key_file must be given together\n\
+             mqtt.command_max_bytes must be between 64 and 65536, got 1\n\
+             the command queue must be between 1 and 1024, got 0"
         );
     }
 

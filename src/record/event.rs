@@ -490,6 +490,16 @@ impl InspectionEvent {
         )))
     }
 
+    /// A complete NG result, the example of `config/mqtt.md`, for benchmarks and tests.
+    ///
+    /// # Panics
+    /// Never: a test reads the text.
+    #[must_use]
+    pub fn example() -> Self {
+        let text = include_bytes!("../../config/schema/examples/inspection.json");
+        Self::from_json(text).expect("the example that is compiled in decodes, as a test shows")
+    }
+
     /// Reads the written form.
     ///
     /// # Errors
@@ -686,6 +696,11 @@ pub(crate) mod tests {
             spooled_at: None,
             replayed: false,
         }
+    }
+
+    #[test]
+    fn the_example_is_the_documented_one() {
+        assert_eq!(InspectionEvent { seq: 0, ..InspectionEvent::example() }, sample());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Recording: the event, the other messages, and the store that never loses one.
 //!
-//! [`event`] and [`message`] are the wire types (`config/schema/` holds their JSON Schemas), [`store`] commits events with their outbox
+//! [`event`] and [`message`] are the wire types, [`schema`] their JSON Schemas, [`store`] commits events with their outbox
 //! rows to SQLite before the broker hears of them.
 
 pub mod event;
 pub mod message;
+pub mod schema;
 pub mod store;

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod faults;
 mod line;
+mod messages;
+mod mqtt;
 mod offline;
 
 mod support;

@@ -238,6 +238,17 @@ impl StoreReader {
         self.shared.last_seq.load(Ordering::SeqCst)
     }
 
+    /// The first number still kept.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn first_seq(&self) -> Result<u64> {
+        self.connection
+            .query_row("SELECT value FROM meta WHERE key = 'first_seq'", [], |r| r.get::<_, i64>(0))
+            .map(from_sql)
+            .map_err(|e| self.error("reading history", e))
+    }
+
     /// Remembers an answered request id; false when it is known already. The newest 10 000 are kept, across restarts.
     ///
     /// # Errors

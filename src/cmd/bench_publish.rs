@@ -1,0 +1,288 @@
+//! `ssds bench publish`: what durable recording costs, and how fast a backlog leaves.
+//!
+//! Three figures, all with the daemon's own store and publisher:
+//! 1. the record stage at a line's rate: p50, p99 and worst of a commit, beside a plain 4 KiB append + fsync on the same disk;
+//! 2. events a second through the record stage with group commit and without (one event a transaction), both durable;
+//! 3. draining a backlog to mosquitto on the loopback interface, beside `mosquitto_pub -l -q 1` with the same payloads in the same run.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use serde::Serialize;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Kind, Result};
+use crate::publish::{Identity, PublishSettings, Publisher};
+use crate::record::event::{ClockState, InspectionEvent, boot_id, new_event_id};
+use crate::record::store::{Store, StoreSettings, collect_batch};
+
+/// Parts a second in the first figure.
+const RATE: u32 = 30;
+
+/// How much to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder on the disk to measure; the scratch files in it are removed.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Commits at line rate for the first figure.
+    #[arg(long, default_value_t = 300)]
+    commits: usize,
+    /// Events for the second figure.
+    #[arg(long, default_value_t = 2000)]
+    events: usize,
+    /// Backlog for the third figure.
+    #[arg(long, default_value_t = 100_000)]
+    backlog: usize,
+    /// Results in flight.
+    #[arg(long, default_value_t = 100)]
+    window: u16,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Spread {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    fsync_ms: Spread,
+    record_ms: Spread,
+    single_events_per_s: f64,
+    grouped_events_per_s: f64,
+    grouped_mean_batch: f64,
+    backlog: usize,
+    drain_events_per_s: Option<f64>,
+    mosquitto_pub_events_per_s: Option<f64>,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// The disk's; a broker that fails. Without mosquitto the third figure is left out, saying so.
+pub fn run(args: Args) -> Result<u8> {
+    let folder = tempfile::Builder::new()
+        .prefix("ssds-bench-")
+        .tempdir_in(&args.dir)
+        .map_err(|e| Error::io(format!("--dir {}", args.dir.display()), e).with_kind(Kind::CannotCreate))?;
+    let fsync_ms = fsyncs(folder.path(), args.commits)?;
+    let record_ms = line_rate(folder.path(), args.commits)?;
+    let (single_events_per_s, _) = throughput(folder.path(), args.events, 1)?;
+    let (grouped_events_per_s, grouped_mean_batch) = throughput(folder.path(), args.events, StoreSettings::default().max_batch)?;
+    let drained = match Broker::start(folder.path())? {
+        Some(broker) => {
+            let lines = folder.path().join("payloads");
+            let ours = drain(folder.path(), &broker, &args, &lines)?;
+            Some((ours, theirs(&broker, &lines, args.backlog)?))
+        }
+        None => {
+            eprintln!("mosquitto and mosquitto_pub are not installed: no drain figure");
+            None
+        }
+    };
+    let figures = Figures {
+        fsync_ms,
+        record_ms,
+        single_events_per_s,
+        grouped_events_per_s,
+        grouped_mean_batch,
+        backlog: args.backlog,
+        drain_events_per_s: drained.map(|d| d.0),
+        mosquitto_pub_events_per_s: drained.map(|d| d.1),
+    };
+    if args.json {
+        println!("{}", serde_json::json!(figures));
+    } else {
+        print(&figures);
+    }
+    Ok(0)
+}
+
+fn print(f: &Figures) {
+    let spread = |s: &Spread| format!("p50 {:.2} ms  p99 {:.2} ms  worst {:.2} ms", s.p50, s.p99, s.max);
+    println!("4 KiB append + fsync           {}", spread(&f.fsync_ms));
+    println!("record stage at {RATE} parts/s     {}", spread(&f.record_ms));
+    println!("durable, one event a commit    {:.0} events/s", f.single_events_per_s);
+    println!("durable, group commit          {:.0} events/s ({:.1} events a commit)", f.grouped_events_per_s, f.grouped_mean_batch);
+    if let (Some(ours), Some(theirs)) = (f.drain_events_per_s, f.mosquitto_pub_events_per_s) {
+        println!("drain of {} events to mosquitto  {ours:.0} events/s", f.backlog);
+        println!("mosquitto_pub -l -q 1, the same    {theirs:.0} events/s ({:.2} times)", ours / theirs);
+    }
+}
+
+fn spread(mut times: Vec<Duration>) -> Spread {
+    times.sort_unstable();
+    let at = |q: f64| times[((times.len() - 1) as f64 * q).round() as usize].as_secs_f64() * 1e3;
+    Spread { p50: at(0.5), p99: at(0.99), max: at(1.0) }
+}
+
+/// What the disk itself takes for making 4 KiB durable.
+fn fsyncs(folder: &Path, n: usize) -> Result<Spread> {
+    let fault = |e| Error::io("fsync probe", e);
+    let mut file = std::fs::File::create(folder.join("probe")).map_err(fault)?;
+    let mut times = Vec::with_capacity(n);
+    for _ in 0..n.max(1) {
+        let begun = Instant::now();
+        file.write_all(&[0x5A; 4096]).map_err(fault)?;
+        file.sync_data().map_err(fault)?;
+        times.push(begun.elapsed());
+    }
+    Ok(spread(times))
+}
+
+fn open(path: &Path, max_batch: usize) -> Result<Store> {
+    let settings = StoreSettings { station: "bench".to_owned(), max_batch, ..StoreSettings::default() };
+    Ok(Store::open(path, settings, Arc::new(SystemClock))?.0)
+}
+
+fn event(n: usize) -> InspectionEvent {
+    let mut event = InspectionEvent::example();
+    event.station = "bench".to_owned();
+    event.event_id = new_event_id(&SystemClock);
+    event.part_id = Some(format!("SN{n:08}"));
+    event
+}
+
+/// Single parts at the line's rate.
+fn line_rate(folder: &Path, n: usize) -> Result<Spread> {
+    let mut store = open(&folder.join("rate.db"), 1)?;
+    let mut times = Vec::with_capacity(n);
+    let begun = Instant::now();
+    for i in 0..n.max(1) {
+        let due = begun + Duration::from_secs(1) * u32::try_from(i).unwrap_or(u32::MAX) / RATE;
+        SystemClock.sleep(due.saturating_duration_since(Instant::now()));
+        let mut batch = [event(i)];
+        let start = Instant::now();
+        store.record(&mut batch)?;
+        times.push(start.elapsed());
+    }
+    store.close()?;
+    Ok(spread(times))
+}
+
+/// Events a second through a full queue, and how many shared a commit on average.
+fn throughput(folder: &Path, n: usize, max_batch: usize) -> Result<(f64, f64)> {
+    let mut store = open(&folder.join(format!("batch{max_batch}.db")), max_batch)?;
+    let (sender, waiting) = bounded(StoreSettings::default().max_batch);
+    let maker = std::thread::Builder::new()
+        .name("bench-parts".to_owned())
+        .spawn(move || (0..n).map(event).all(|e| sender.send(e).is_ok()))
+        .map_err(|e| Error::io("starting thread bench-parts", e))?;
+    let (begun, mut commits, mut batch) = (Instant::now(), 0_u64, Vec::new());
+    while let Ok(first) = waiting.recv() {
+        collect_batch(first, &waiting, max_batch, &mut batch);
+        store.record(&mut batch)?;
+        batch.clear();
+        commits += 1;
+    }
+    let rate = n as f64 / begun.elapsed().as_secs_f64();
+    maker.join().map_err(|_| Error::internal("thread bench-parts panicked"))?;
+    store.close()?;
+    Ok((rate, n as f64 / commits.max(1) as f64))
+}
+
+/// Records a backlog, writes its payloads to `lines`, and times its way to the broker.
+fn drain(folder: &Path, broker: &Broker, args: &Args, lines: &Path) -> Result<f64> {
+    let mut store = open(&folder.join("drain.db"), 1000)?;
+    let mut file = std::io::BufWriter::new(std::fs::File::create(lines).map_err(|e| Error::io("payload file", e))?);
+    let mut made = 0;
+    while made < args.backlog {
+        let mut batch: Vec<_> = (made..args.backlog.min(made + 1000)).map(event).collect();
+        made += batch.len();
+        store.record(&mut batch)?;
+        for event in &batch {
+            let line = event.to_json()?;
+            file.write_all(&line).and_then(|()| file.write_all(b"\n")).map_err(|e| Error::io("payload file", e))?;
+        }
+    }
+    file.flush().map_err(|e| Error::io("payload file", e))?;
+    let settings =
+        PublishSettings { port: broker.port, station: "bench".to_owned(), window: args.window, ..PublishSettings::default() };
+    let identity = Identity {
+        boot_id: boot_id()?,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        clock: ClockState::Unknown,
+        model: None,
+        template: None,
+    };
+    let reader = store.reader()?;
+    let begun = Instant::now();
+    let publisher = Publisher::start(settings, store.reader()?, identity, Arc::new(SystemClock))?;
+    while reader.outbox_events() > 0 {
+        SystemClock.sleep(Duration::from_millis(2));
+    }
+    let took = begun.elapsed();
+    let report = publisher.shutdown(Duration::from_secs(10));
+    if !report.stopped_published {
+        return Err(Error::unavailable("the broker of the benchmark did not take the last message"));
+    }
+    store.close()?;
+    Ok(args.backlog as f64 / took.as_secs_f64())
+}
+
+/// The same payloads by mosquitto's own client.
+fn theirs(broker: &Broker, lines: &Path, n: usize) -> Result<f64> {
+    let input = std::fs::File::open(lines).map_err(|e| Error::io("payload file", e))?;
+    let begun = Instant::now();
+    let status = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-q", "1", "-l", "-t", "ssds/result/ng"])
+        .stdin(input)
+        .status()
+        .map_err(|e| Error::io("mosquitto_pub", e))?;
+    if !status.success() {
+        return Err(Error::unavailable(format!("mosquitto_pub ended with {status}")));
+    }
+    Ok(n as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// A mosquitto of the benchmark's own.
+struct Broker {
+    port: u16,
+    child: Child,
+}
+
+impl Broker {
+    fn start(folder: &Path) -> Result<Option<Self>> {
+        let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|p| Path::new(p).exists());
+        let client = Command::new("mosquitto_pub").arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let (Some(program), Ok(_)) = (program, client) else { return Ok(None) };
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| Error::io("a free port", e))?.port();
+        let config = folder.join("mosquitto.conf");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nlog_type error\n");
+        std::fs::write(&config, text).map_err(|e| Error::io("mosquitto.conf", e))?;
+        let child = Command::new(program)
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|e| Error::io(program, e))?;
+        let broker = Self { port, child };
+        for _ in 0..500 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Ok(Some(broker));
+            }
+            SystemClock.sleep(Duration::from_millis(20));
+        }
+        Err(Error::unavailable(format!("mosquitto does not listen on 127.0.0.1:{port}")))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It ends with the benchmark, whatever comes of these.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
