@@ -9,6 +9,7 @@
 
 // -- core
 pub mod align;
+pub mod calibrate;
 pub mod classical;
 pub mod clock;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod frame;
 pub mod geometry;
 pub mod golden;
 pub mod overlay;
+pub mod prove;
 pub mod recipe;
 pub mod residual;
 pub mod score;
