@@ -12,6 +12,7 @@ mod allocations;
 
 // -- core
 pub mod align;
+pub mod calibrate;
 pub mod classical;
 pub mod clock;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod frame;
 pub mod geometry;
 pub mod golden;
 pub mod overlay;
+pub mod prove;
 pub mod recipe;
 pub mod residual;
 pub mod score;

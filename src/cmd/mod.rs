@@ -9,8 +9,10 @@ pub mod bench_publish;
 pub mod check;
 pub mod config;
 pub mod inspect;
+pub mod recipe;
 pub mod run;
 pub mod teach;
+pub mod template;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,10 @@ enum Verb {
     Config(config::Args),
     /// Teach a product's template from a defect-free picture.
     Teach(teach::Args),
+    /// List, activate, roll back and verify taught templates.
+    Template(template::Args),
+    /// Check, apply and roll back a product's recipe: zones, thresholds, limits.
+    Recipe(recipe::Args),
     /// Register template and frame: the pose, its confidence, or a refusal.
     Align(align::Args),
     /// Inspect recorded pairs or one frame, offline.
@@ -67,6 +73,8 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Teach(args) => teach::run(args),
+        Verb::Template(args) => template::run(args),
+        Verb::Recipe(args) => recipe::run(args),
         Verb::Align(args) => align::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Audit(args) => audit::run(args),

@@ -24,7 +24,7 @@ use crate::pipeline::overlay::{Keep, OverlayWriter};
 use crate::pipeline::source::Overload;
 use crate::pipeline::steps::ImageLimits;
 use crate::pipeline::supervisor::{Supervisor, notify};
-use crate::pipeline::{Hold, Parts, Pipeline, Settings};
+use crate::pipeline::{ActiveProduct, Hold, Parts, Pipeline, Settings};
 use crate::publish::{self, CommandKind, Identity, PublishSettings, Publisher, TlsSettings};
 use crate::record::event::TemplateRef;
 use crate::record::message::ActiveRecipe;
@@ -44,6 +44,8 @@ const STOP_LIMIT: Duration = Duration::from_millis(4_700);
 const PUBLISH_LIMIT: Duration = Duration::from_millis(1_500);
 /// How often the supervisor looks.
 const TICK: Duration = Duration::from_millis(100);
+/// Every so many looks it asks whether another recipe was applied.
+const RECIPE_TICKS: u32 = 10;
 
 /// How to run.
 #[derive(Debug, clap::Args)]
@@ -76,6 +78,10 @@ struct Daemon {
     telemetry: Telemetry,
     clock: Arc<dyn Clock>,
     started: Instant,
+    config: Config,
+    product: ActiveProduct,
+    /// Hash of the recipe in force, none = as configured.
+    recipe: Option<String>,
     publisher: Option<Publisher>,
     reporter: Option<Reporter>,
     #[cfg(feature = "embedded-broker")]
@@ -93,6 +99,7 @@ impl Daemon {
 
         let store = open_store(config, Arc::clone(&clock))?;
         status.update(|f| f.store_ready = true);
+        let recipe = super::recipe::book(config)?.active()?.map(|a| a.sha256);
         let product = load_product(config)?;
         status.update(|f| f.template_ready = true);
         let detector = open_detector(config)?;
@@ -136,9 +143,10 @@ impl Daemon {
         let (camera_config, camera_clock) = (config.clone(), Arc::clone(&clock));
         let (bell, report_station) = (handle.clone(), station.clone());
         let (http_handle, http_station) = (handle.clone(), station.clone());
+        let active_product: ActiveProduct = Arc::new(RwLock::new(Some(Arc::new(product))));
         let parts = Parts {
             open_camera: Box::new(move || capture::open(&camera_config, Arc::clone(&camera_clock))),
-            product: Arc::new(RwLock::new(Some(Arc::new(product)))),
+            product: Arc::clone(&active_product),
             detector,
             store,
             station,
@@ -196,6 +204,9 @@ impl Daemon {
             telemetry,
             clock,
             started: Instant::now(),
+            config: config.clone(),
+            product: active_product,
+            recipe,
             publisher,
             reporter,
             #[cfg(feature = "embedded-broker")]
@@ -203,14 +214,42 @@ impl Daemon {
         })
     }
 
+    /// Switches to another recipe once it was applied; one that does not load leaves the one before in force.
+    fn follow_recipe(&mut self) {
+        let active = super::recipe::book(&self.config).and_then(|b| b.active());
+        let now = match active {
+            Ok(active) => active.map(|a| a.sha256),
+            Err(e) => {
+                log::error!("{e:#}; the recipe before it stays in force");
+                return;
+            }
+        };
+        if now == self.recipe {
+            return;
+        }
+        self.recipe = now;
+        match load_product(&self.config) {
+            Ok(product) => {
+                log::info!("recipe switched: template {} version {}", product.template.id, product.template.version);
+                *self.product.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(product));
+            }
+            Err(e) => log::error!("{e:#}; the recipe before it stays in force"),
+        }
+    }
+
     /// Looks after the running line until it is asked to stop, then ends it in order.
     fn supervise(mut self, seconds: u64) -> Result<u8> {
+        let mut ticks = 0u32;
         while !self.shutdown.asked() && !self.pipeline.is_finished() {
             if seconds > 0 && self.started.elapsed() >= Duration::from_secs(seconds) {
                 self.shutdown.ask();
             }
             self.supervisor.tick(self.clock.as_ref());
             self.pipeline.measure_queues();
+            ticks = ticks.wrapping_add(1);
+            if ticks.is_multiple_of(RECIPE_TICKS) {
+                self.follow_recipe();
+            }
             if let Some(reporter) = &mut self.reporter {
                 self.pipeline.hold.set(Hold::SPOOL, reporter.admission() == Admission::Full);
                 reporter.tick();
@@ -409,11 +448,21 @@ pub fn decision_settings(config: &Config) -> decide::Settings {
     }
 }
 
-/// Loads the product's active template and prepares its side of the registration.
+/// Loads what frames are compared with: by the recipe in force, or else `product.name`'s active template as configured.
 ///
 /// # Errors
-/// [`Kind::Missing`] when nothing was taught, [`Kind::Data`] when the stored template is damaged or unusable.
+/// [`Kind::Missing`] when nothing was taught, [`Kind::Data`] when the stored template or recipe is damaged or unusable,
+/// [`Kind::Config`] for a recipe that does not fit.
 pub fn load_product(config: &Config) -> Result<Product> {
+    if let Some(recipe) = super::recipe::book(config)?.load_active()? {
+        let prepared = super::recipe::prepare(config, recipe)?;
+        let Some(view) = prepared.views.first() else { return Err(Error::internal("a prepared recipe without a template")) };
+        let template = crate::template::Template::clone(&view.template);
+        let model = TemplateModel::new(&template.image, template.mask.as_deref(), &align_settings(config))
+            .map_err(|e| e.context(format!("template {} version {}", template.id, template.version)))?;
+        let decision = decide::Settings { zones: view.zones.clone(), ..prepared.decision };
+        return Ok(Product { template, model, decision });
+    }
     let (folder, name) = (config.template_dir(), config.text("product.name"));
     let store = TemplateStore::open(&folder)?;
     let id = crate::template::id_of(&name)?;

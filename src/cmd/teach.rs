@@ -1,17 +1,21 @@
 //! `ssds teach`: a product's template from one defect-free picture.
 //!
-//! The picture is checked (readable, registers to itself), stored content-addressed as the next version, and activated.
+//! The picture is checked (readable, registers to itself), stored content-addressed as the next version, and activated. With `--prove`
+//! simulated good and defective parts are inspected first ([`crate::prove`]), and what can be seen is told.
 
 use std::path::PathBuf;
 
-use crate::align::{Aligner, TemplateModel};
+use crate::align::{self, Aligner, TemplateModel};
+use crate::classical::Detect;
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::error::{Error, Result};
-use crate::frame::load_gray;
+use crate::frame::{Gray, Map, load_gray};
 use crate::geometry::Affine;
+use crate::infer::Detector;
+use crate::prove::{self, Proof};
 use crate::template::store::{Draft, Store};
-use crate::template::{Meta, id_of};
+use crate::template::{Meta, Template, id_of};
 
 /// Largest distance of a template's own registration from the identity, px at the corners.
 const SELF_ERROR_PX: f64 = 0.25;
@@ -29,6 +33,15 @@ pub struct Args {
     /// A note kept with the template.
     #[arg(long, default_value = "")]
     note: String,
+    /// Prove what can be seen on this product with simulated good and defective parts; the figures are printed.
+    #[arg(long)]
+    prove: bool,
+    /// Good parts of the proof, and as many with a defect.
+    #[arg(long, default_value_t = 300, requires = "prove")]
+    parts: usize,
+    /// Write the proof as one picture.
+    #[arg(long, requires = "prove")]
+    sheet: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
@@ -55,18 +68,64 @@ pub fn run(args: Args) -> Result<u8> {
         };
         return Err(Error::data(format!("{}: cannot serve as a template: it does not register to itself: {why}", what())));
     }
-    let meta = Meta { source: args.image.to_string_lossy().into_owned(), note: args.note, ..Meta::at(SystemClock.now()) };
+    let meta = Meta { source: args.image.to_string_lossy().into_owned(), note: args.note.clone(), ..Meta::at(SystemClock.now()) };
     let store = Store::open(&config.template_dir())?;
     let template = store.add(&Draft::new(&id_of(&args.product)?, image, meta))?;
+    // Proved before it comes into force: when the proof cannot be had, the template before stays active.
+    let proof = if args.prove { Some(prove_template(&config, &template, &model, &settings, &args)?) } else { None };
     store.activate(&template.id, template.version, SystemClock.now())?;
     if args.json {
         println!(
             "{}",
             serde_json::json!({"id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h], "active": true,
-                "confidence": found.confidence})
+                "confidence": found.confidence, "proof": proof})
         );
     } else {
         println!("{} version {} ({w}x{h}, sha256 {}) is active", template.id, template.version, &template.sha256[..12]);
+        for line in proof.iter().flat_map(Proof::lines) {
+            println!("{line}");
+        }
     }
     Ok(0)
+}
+
+/// Runs the proof with the configuration's detector and decision, one detector a core.
+fn prove_template(
+    config: &config::Config,
+    template: &Template,
+    model: &TemplateModel,
+    align: &align::Settings,
+    args: &Args,
+) -> Result<Proof> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let mut detectors = (0..cores).map(|_| super::run::open_detector(config).map(Network)).collect::<Result<Vec<_>>>()?;
+    let decision = super::run::decision_settings(config);
+    let subject = prove::Subject { template, model, align, decision: &decision, zones: None };
+    let mut settings =
+        prove::Settings { good: args.parts, defective: args.parts, ..prove::Settings::for_template(template.image.size()) };
+    // Parts as the line allows them: a pose it refuses says nothing about detection.
+    let turn = settings.parts.rotation_degrees[1].min(align.max_rotation_degrees);
+    settings.parts.rotation_degrees = [-turn, turn];
+    settings.parts.scale = [settings.parts.scale[0].max(align.min_scale), settings.parts.scale[1].min(align.max_scale)];
+    let proof = prove::prove(subject, &mut detectors, &settings, &|done, total| {
+        if done.is_multiple_of(20) || done == total {
+            eprint!("\rproof: {done} of {total} parts");
+            if done == total {
+                eprintln!();
+            }
+        }
+    })?;
+    if let Some(path) = &args.sheet {
+        proof.sheet(&format!("{} version {}", template.id, template.version), &template.image).save(path)?;
+    }
+    Ok(proof)
+}
+
+/// The network as the proof's detector.
+struct Network(Detector);
+
+impl Detect for Network {
+    fn detect(&mut self, warped_template: &Gray, valid: &Gray, frame: &Gray, out: &mut Map) -> Result<()> {
+        self.0.detect(warped_template, valid, frame, out)
+    }
 }

@@ -23,6 +23,8 @@ mod components;
 mod runs;
 mod zones;
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::frame::{Gray, Map};
 use crate::geometry::Affine;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub max_total_area_px: Option<usize>,
     /// Which gray counts as material when a blob's sign is told.
     pub polarity: Polarity,
+    /// Zones of the template, which [`Decider::decide_posed`] moves to the frame.
+    pub zones: Option<Arc<ZoneMap>>,
 }
 
 impl Default for Settings {
@@ -70,6 +74,7 @@ impl Default for Settings {
             max_defect_area_px: None,
             max_total_area_px: None,
             polarity: Polarity::Bright,
+            zones: None,
         }
     }
 }
@@ -196,8 +201,8 @@ impl Decider {
     /// `warped_template` are of one size.
     ///
     /// # Errors
-    /// [`crate::Kind::Data`] for a score that is not finite, [`crate::Kind::Internal`] for pictures of different sizes or sides over
-    /// [`MAX_SIDE`], [`crate::Kind::Config`] for settings out of range.
+    /// [`crate::Kind::Data`] for a score that is not finite, [`crate::Kind::Internal`] for pictures of different sizes, sides over
+    /// [`MAX_SIDE`] or settings with zones (they need a pose), [`crate::Kind::Config`] for settings out of range.
     pub fn decide(
         &mut self,
         map: &Map,
@@ -206,10 +211,36 @@ impl Decider {
         warped_template: &Gray,
         settings: &Settings,
     ) -> Result<Decision> {
+        if settings.zones.is_some() {
+            return Err(Error::internal("the decision's settings have zones, so the pose is wanted too"));
+        }
         self.decide_zones(map, valid, frame, warped_template, settings, None)
     }
 
-    /// [`Decider::decide`] with zones, which come before the settings wherever they say something.
+    /// [`Decider::decide`] with the zones of the settings, moved by the pose.
+    ///
+    /// # Errors
+    /// As [`Decider::decide`]; [`crate::Kind::Internal`] when there are zones and the pose folds the plane onto a line.
+    pub fn decide_posed(
+        &mut self,
+        map: &Map,
+        valid: &Gray,
+        frame: &Gray,
+        warped_template: &Gray,
+        settings: &Settings,
+        frame_from_template: &Affine,
+    ) -> Result<Decision> {
+        let Some(zones) = &settings.zones else {
+            return self.decide_zones(map, valid, frame, warped_template, settings, None);
+        };
+        let Some(back) = frame_from_template.invert() else {
+            return Err(Error::internal("the pose folds the plane onto a line, zones cannot be placed by it"));
+        };
+        let placed = PlacedZones { map: zones, template_from_frame: &back };
+        self.decide_zones(map, valid, frame, warped_template, settings, Some(placed))
+    }
+
+    /// [`Decider::decide`] with these zones (not those of the settings), which come before the settings wherever they say something.
     ///
     /// # Errors
     /// As [`Decider::decide`].

@@ -356,6 +356,11 @@ fn zones_follow_the_pose() {
     let placed = PlacedZones { map: &map_of, template_from_frame: &pose.invert().unwrap() };
     let d = Decider::new().decide_zones(&map, &full(w, h), &gray, &gray, &settings, Some(placed)).unwrap();
     assert_eq!(d.blobs.iter().map(|b| b.bbox.x).collect::<Vec<_>>(), [10]);
+    let settings = Settings { zones: Some(std::sync::Arc::new(map_of)), ..settings };
+    let same = Decider::new().decide_posed(&map, &full(w, h), &gray, &gray, &settings, &pose).unwrap();
+    assert_eq!(same, d);
+    let error = Decider::new().decide(&map, &full(w, h), &gray, &gray, &settings).unwrap_err();
+    assert_eq!(error.to_string(), "the decision's settings have zones, so the pose is wanted too");
 }
 
 #[test]

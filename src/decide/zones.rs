@@ -141,6 +141,15 @@ impl ZoneMap {
         &self.labels
     }
 
+    /// The zone at template coordinates (x, y), if any.
+    #[must_use]
+    pub fn zone_at(&self, x: f64, y: f64) -> Option<&Zone> {
+        match self.rule_at(&Affine::similarity(0.0, 1.0, x, y), 0, 0) {
+            0 => None,
+            i => self.zones.get(i as usize - 1),
+        }
+    }
+
     /// Whether pixels in no zone are judged.
     #[must_use]
     pub fn judges_outside(&self) -> bool {

@@ -105,7 +105,7 @@ pub fn event_of(job: &Job, station: &Station, clock: ClockState, evidence: Optio
             drift_z: None,
         }),
         decision: decision_figures(job.decision.as_ref(), product),
-        defects_total: job.decision.as_ref().map_or(0, |d| u32::try_from(d.blobs.len()).unwrap_or(u32::MAX)),
+        defects_total: job.decision.as_ref().map_or(0, |d| u32::try_from(d.blobs_total).unwrap_or(u32::MAX)),
         defects: job.decision.as_ref().map_or_else(Vec::new, |d| d.blobs.iter().enumerate().map(defect_of).collect()),
         evidence,
         timing_ms: timing_of(job),
@@ -183,7 +183,7 @@ fn defect_of((index, blob): (usize, &decide::Blob)) -> Defect {
             decide::Sign::Missing => Sign::Missing,
             decide::Sign::Mixed => Sign::Mixed,
         }),
-        zone: String::new(),
+        zone: blob.zone.to_string(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::job::{ImageStats, Job};
 use crate::align::{Aligner, warp};
 use crate::decide::Decider;
+use crate::geometry::Affine;
 use crate::infer::Detector;
 use crate::residual::Remover;
 
@@ -104,7 +105,8 @@ pub fn decide(job: &mut Job, decider: &mut Decider) {
     }
     let start = Instant::now();
     if let Some(product) = job.product.clone() {
-        match decider.decide(&job.map, &job.valid, &job.image, &job.warped, &product.decision) {
+        let pose = job.registration.as_ref().map_or(Affine::IDENTITY, |r| r.frame_from_template);
+        match decider.decide_posed(&job.map, &job.valid, &job.image, &job.warped, &product.decision, &pose) {
             Ok(decision) => job.decision = Some(decision),
             Err(e) => job.fail("INTERNAL", format!("{e:#}")),
         }

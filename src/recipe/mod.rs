@@ -184,7 +184,7 @@ impl Recipe {
         Self::parse(&format!("recipe_version = 1\nproduct = {}\n", toml::Value::from(product)), Path::new("(built in)"))
     }
 
-    /// The decision's settings: `base` with what the recipe changes. A base's low threshold above the recipe's threshold is lowered to it.
+    /// The decision's settings: `base` with what the recipe changes, without zones ([`Recipe::zone_map`]). A base's low threshold above the recipe's threshold is lowered to it.
     #[must_use]
     pub fn decision(&self, base: &decide::Settings) -> decide::Settings {
         let d = &self.decision;
@@ -199,6 +199,7 @@ impl Recipe {
             max_defect_area_px: d.max_defect_area_px.or(base.max_defect_area_px),
             max_total_area_px: d.max_total_area_px.or(base.max_total_area_px),
             polarity: d.polarity.unwrap_or(base.polarity),
+            zones: None,
         }
     }
 

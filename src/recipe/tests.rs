@@ -82,6 +82,7 @@ fn a_full_recipe_is_read() {
             max_defect_area_px: Some(40),
             max_total_area_px: Some(100),
             polarity: Polarity::Dark,
+            zones: None,
         },
         "0.055 mm² of 0.01 mm² pixels are 5.5, so 6"
     );
@@ -259,4 +260,12 @@ fn a_recipes_hash_covers_its_masks() {
     let before = Recipe::load(&path).unwrap().sha256;
     save_gray_png(&dir.path().join("masks/label.png"), &Gray::from_fn(32, 24, |x, _| if x > 20 { 255 } else { 0 })).unwrap();
     assert_ne!(Recipe::load(&path).unwrap().sha256, before);
+}
+
+#[test]
+fn the_sample_is_in_order() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/recipe.toml");
+    let r = Recipe::load(&path).unwrap();
+    assert_eq!((r.zones.len(), r.zones[0].min_area_px, r.zones[1].role), (2, Some(8), Role::Ignore));
+    assert!(r.zone_map((640, 640), &decide::Settings::default()).unwrap().is_some());
 }
