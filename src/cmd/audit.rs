@@ -127,7 +127,7 @@ impl Track {
         let mut next = from.or_else(|| self.runs.keys().next().copied()).unwrap_or(1);
         self.findings.first = self.runs.keys().next().copied().unwrap_or(0);
         self.findings.last = self.runs.values().next_back().copied().unwrap_or(0);
-        let mut gap = |first: u64, last: u64, findings: &mut Findings| {
+        let gap = |first: u64, last: u64, findings: &mut Findings| {
             if first <= last {
                 findings.missing += last - first + 1;
                 findings.gaps.push((first, last));

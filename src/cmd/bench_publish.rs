@@ -114,7 +114,10 @@ fn print(f: &Figures) {
     println!("4 KiB append + fsync           {}", spread(&f.fsync_ms));
     println!("record stage at {RATE} parts/s     {}", spread(&f.record_ms));
     println!("durable, one event a commit    {:.0} events/s", f.single_events_per_s);
-    println!("durable, group commit          {:.0} events/s ({:.1} events a commit)", f.grouped_events_per_s, f.grouped_mean_batch);
+    println!(
+        "durable, group commit          {:.0} events/s ({:.1} events a commit)",
+        f.grouped_events_per_s, f.grouped_mean_batch
+    );
     if let (Some(ours), Some(theirs)) = (f.drain_events_per_s, f.mosquitto_pub_events_per_s) {
         println!("drain of {} events to mosquitto  {ours:.0} events/s", f.backlog);
         println!("mosquitto_pub -l -q 1, the same    {theirs:.0} events/s ({:.2} times)", ours / theirs);
@@ -254,7 +257,9 @@ struct Broker {
 
 impl Broker {
     fn start(folder: &Path) -> Result<Option<Self>> {
-        let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|p| Path::new(p).exists());
+        let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"]
+            .into_iter()
+            .find(|p| Path::new(p).exists());
         let client = Command::new("mosquitto_pub").arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
         let (Some(program), Ok(_)) = (program, client) else { return Ok(None) };
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| Error::io("a free port", e))?.port();

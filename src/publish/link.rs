@@ -77,8 +77,8 @@ pub(crate) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>>
     let config = match (&settings.cert_file, &settings.key_file) {
         (Some(cert_file), Some(key_file)) => {
             let chain = certificates("mqtt.cert_file", cert_file)?;
-            let key = PrivateKeyDer::from_pem_file(key_file)
-                .map_err(|e| pem_fault("mqtt.key_file", key_file, "a private key", &e))?;
+            let key =
+                PrivateKeyDer::from_pem_file(key_file).map_err(|e| pem_fault("mqtt.key_file", key_file, "a private key", &e))?;
             builder.with_client_auth_cert(chain, key).map_err(|e| {
                 Error::config(format!("mqtt.cert_file {} with key_file {}: {e}", cert_file.display(), key_file.display()))
             })?

@@ -58,7 +58,9 @@ pub fn listen(
                 Err(Stop::Refused(text)) => {
                     return Err(Error::unavailable(format!("broker {} refuses: {text}", settings.broker())));
                 }
-                Err(Stop::Broken(text)) if !ever => return Err(Error::unavailable(format!("broker {}: {text}", settings.broker()))),
+                Err(Stop::Broken(text)) if !ever => {
+                    return Err(Error::unavailable(format!("broker {}: {text}", settings.broker())));
+                }
                 Err(Stop::Broken(text)) => {
                     log::warn!("broker {}: {text}; reconnecting", settings.broker());
                     tokio::time::sleep(settings.reconnect_min).await;
@@ -143,7 +145,9 @@ async fn session(
                         subscribed();
                     }
                 }
-                Incoming::SubAck { granted: false } => return Err(Stop::Refused("it does not grant the subscription".to_owned())),
+                Incoming::SubAck { granted: false } => {
+                    return Err(Stop::Refused("it does not grant the subscription".to_owned()));
+                }
                 Incoming::Disconnect { reason, .. } => return Err(Stop::Broken(format!("it disconnected: {reason}"))),
                 _ => {}
             },

@@ -63,13 +63,15 @@ fn valid(validators: &BTreeMap<String, jsonschema::Validator>, text: &str) -> St
 #[test]
 fn every_example_of_the_guide_is_valid_and_every_kind_has_one() {
     let validators = validators();
-    let shown: BTreeSet<String> = blocks().iter().filter(|(f, _)| f == "json").map(|(_, text)| valid(&validators, text)).collect();
+    let shown: BTreeSet<String> =
+        blocks().iter().filter(|(f, _)| f == "json").map(|(_, text)| valid(&validators, text)).collect();
     assert!(shown.iter().eq(validators.keys()), "{shown:?}");
     // What the validators would let pass proves nothing: each example without one of its required fields must fail.
     for (_, text) in blocks().iter().filter(|(f, _)| f == "json") {
         let value: Value = serde_json::from_str(text).unwrap();
         let kind = value["schema"].as_str().unwrap();
-        let schema: Value = serde_json::from_str(schema::find(kind.trim_start_matches("ssds.").trim_end_matches("/1")).unwrap().text).unwrap();
+        let schema: Value =
+            serde_json::from_str(schema::find(kind.trim_start_matches("ssds.").trim_end_matches("/1")).unwrap().text).unwrap();
         for field in schema["required"].as_array().unwrap() {
             let mut less = value.clone();
             less.as_object_mut().unwrap().remove(field.as_str().unwrap());
@@ -104,7 +106,11 @@ fn schemas_are_printed() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), schema::find("inspection").unwrap().text);
     let output = ssds(&["config", "schema", "--topic", "dance"]);
     assert_eq!(output.status.code(), Some(64));
-    assert!(text(&output).contains("ssds: no message `dance`; there are result/{ok,ng,error}, status, state"), "{}", text(&output));
+    assert!(
+        text(&output).contains("ssds: no message `dance`; there are result/{ok,ng,error}, status, state"),
+        "{}",
+        text(&output)
+    );
 }
 
 fn record(store: &mut Store, verdicts: &[Verdict]) {
@@ -359,7 +365,10 @@ fn audit_proves_a_spool_complete_or_names_what_is_missing() {
     record(&mut store, &[Verdict::Ok; 9]);
     // While the daemon has it open:
     let output = audit(false);
-    assert_eq!((output.status.code(), text(&output).trim()), (Some(0), "aoi1: 9 results, 1 to 9, 9 not yet acknowledged: complete"));
+    assert_eq!(
+        (output.status.code(), text(&output).trim()),
+        (Some(0), "aoi1: 9 results, 1 to 9, 9 not yet acknowledged: complete")
+    );
     store.close().unwrap();
     let db = rusqlite::Connection::open(&path).unwrap();
     db.execute_batch("DELETE FROM events WHERE seq IN (3, 4, 9); UPDATE events SET body = 'x' WHERE seq = 6").unwrap();
@@ -369,7 +378,10 @@ fn audit_proves_a_spool_complete_or_names_what_is_missing() {
     let wanted = "aoi1: 5 results, 1 to 8, 9 not yet acknowledged; 1 do not decode; 4 MISSING: 3-4, 6, 9";
     assert_eq!(text(&output).trim(), wanted);
     let answer: Value = serde_json::from_slice(&audit(true).stdout).unwrap();
-    assert_eq!((&answer["complete"], &answer["stations"]["aoi1"]["gaps"]), (&false.into(), &serde_json::json!([[3, 4], [6, 6], [9, 9]])));
+    assert_eq!(
+        (&answer["complete"], &answer["stations"]["aoi1"]["gaps"]),
+        (&false.into(), &serde_json::json!([[3, 4], [6, 6], [9, 9]]))
+    );
 }
 
 #[test]

@@ -156,7 +156,9 @@ fn a_broker_that_refuses() {
         rig.pause(50..200);
         std::fs::write(&password, "wrong\n").unwrap();
         rig.gate.cut();
-        until("refused", || matches!(station.status().link, Link::Refused { reason: RefusedReason::BadLogin | RefusedReason::NotAuthorized, .. }));
+        until("refused", || {
+            matches!(station.status().link, Link::Refused { reason: RefusedReason::BadLogin | RefusedReason::NotAuthorized, .. })
+        });
         std::fs::write(&password, "right\n").unwrap();
     }
     station.finish(&rig.subscriber, Report::new("broker refuses the password", n));
@@ -189,11 +191,8 @@ fn a_wrong_certificate_authority() {
     if !certificates(folder.path()) {
         return;
     }
-    let lines = format!(
-        "allow_anonymous true\ncertfile {}\nkeyfile {}",
-        path("broker.pem").display(),
-        path("broker.key").display()
-    );
+    let lines =
+        format!("allow_anonymous true\ncertfile {}\nkeyfile {}", path("broker.pem").display(), path("broker.key").display());
     let Some(mut rig) = Rig::new(17, &lines, "") else { return };
     let trusted = path("trusted.pem");
     std::fs::copy(path("ca.pem"), &trusted).unwrap();

@@ -161,7 +161,12 @@ impl Report {
             }
             assert!(seen.first.is_sorted(), "{}: out of order: {:?}", self.name, seen.first);
             let most = window * self.connections.saturating_sub(1);
-            assert!(duplicates <= most, "{}: {duplicates} repeats, at most {most} for {} connections", self.name, self.connections);
+            assert!(
+                duplicates <= most,
+                "{}: {duplicates} repeats, at most {most} for {} connections",
+                self.name,
+                self.connections
+            );
             assert!(self.growth_kib < MAX_GROWTH_KIB, "{}: memory grew by {} KiB", self.name, self.growth_kib);
         });
     }
@@ -211,8 +216,7 @@ impl SmallDisk {
     pub fn mount(folder: &Path, bytes: u64) -> Option<Self> {
         let path = folder.join("disk");
         std::fs::create_dir(&path).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(&path).output();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(&path).output();
         if !mounted.is_ok_and(|o| o.status.success()) {
             println!("skipped: mounting a small tmpfs needs root");
             return None;

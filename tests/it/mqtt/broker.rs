@@ -22,7 +22,8 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Where the program is, or a line why the test is skipped.
     pub fn program() -> Option<PathBuf> {
-        let found = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"].iter().map(Path::new).find(|p| p.exists());
+        let found =
+            ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"].iter().map(Path::new).find(|p| p.exists());
         if found.is_none() {
             println!("skipped: mosquitto is not installed (Debian: apt install mosquitto)");
         }
@@ -68,7 +69,11 @@ impl Mosquitto {
         for port in [self.watch_port, self.port] {
             until("mosquitto listens", || {
                 let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-                assert!(ended.is_none(), "mosquitto ended: {}", std::fs::read_to_string(self.config.with_extension("log")).unwrap());
+                assert!(
+                    ended.is_none(),
+                    "mosquitto ended: {}",
+                    std::fs::read_to_string(self.config.with_extension("log")).unwrap()
+                );
                 std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
             });
         }
