@@ -18,6 +18,6 @@ mod window;
 
 pub use commands::Command;
 pub use desk::{Identity, Link, PublishStatus, RefusedReason};
-pub use mqtt::{Publisher, ShutdownReport};
+pub use mqtt::{PublishHandle, Publisher, ShutdownReport};
 pub use settings::{CommandSettings, Protocol, PublishSettings, TlsSettings};
 pub use topics::{CommandKind, Topics};
