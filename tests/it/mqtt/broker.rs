@@ -87,15 +87,10 @@ impl Mosquitto {
         }
     }
 
-    /// SIGSTOP for a while; call [`Mosquitto::kill`] or [`Mosquitto::thaw`] after.
+    /// SIGSTOP for a while; call [`Mosquitto::kill`] after.
     pub fn freeze(&self, time: Duration) {
         self.signal("-STOP");
         SystemClock.sleep(time);
-    }
-
-    /// SIGCONT.
-    pub fn thaw(&self) {
-        self.signal("-CONT");
     }
 
     fn signal(&self, name: &str) {
