@@ -4,6 +4,7 @@
 //! camera and opens it again, for ever, unless the error's kind says that a person must act.
 
 pub mod replay;
+pub mod unpack;
 
 use std::sync::Arc;
 use std::time::Duration;
