@@ -3,7 +3,12 @@
 //! A camera is opened, grabbed from with a time-out, and dropped. A fault is an [`Error`](crate::Error): the capture stage drops the
 //! camera and opens it again, for ever, unless the error's kind says that a person must act.
 
+mod device;
 pub mod replay;
+pub mod unpack;
+pub mod v4l2;
+
+pub use device::{Losses, Settings, Trigger};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +29,8 @@ pub struct Captured {
     pub captured_mono_ns: u64,
     /// The device's own frame number; a gap means lost frames.
     pub device_sequence: u64,
+    /// The device's own clock at exposure, ns from a start it does not tell.
+    pub device_time_ns: Option<u64>,
     /// The camera's name, or the file of a replay.
     pub source: Arc<str>,
     /// The part the trigger named.
@@ -59,6 +66,19 @@ pub trait Camera: Send {
     /// The device failed; it must be opened anew.
     fn grab(&mut self, timeout: Duration) -> Result<Grab>;
 
+    /// Asks a camera in software trigger mode for one picture.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Usage`] when this camera is in another mode; a device that does not answer.
+    fn trigger(&mut self) -> Result<()> {
+        Err(Error::new(crate::error::Kind::Usage, format!("{}: takes no software trigger", self.describe())))
+    }
+
+    /// What was lost since the camera was opened.
+    fn losses(&self) -> Losses {
+        Losses::default()
+    }
+
     /// Whether silence is no fault: a triggered camera, or a replay slower than the time-out.
     fn may_be_silent(&self) -> bool {
         false
@@ -80,6 +100,22 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Box<dyn Camera>> {
             };
             Ok(Box::new(replay::Replay::open(settings, clock)?))
         }
-        other => Err(Error::config(format!("camera.backend must be replay, got {other:?}"))),
+        backend => open_device(backend, &Settings::of(config), clock),
+    }
+}
+
+/// Opens a device by back end and settings.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_device(backend: &str, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Box<dyn Camera>> {
+    match backend {
+        "auto" => {
+            let backend = if settings.device.starts_with('/') { "v4l2" } else { "genicam" };
+            log::info!("{}: camera.backend auto took {backend}", settings.label());
+            open_device(backend, settings, clock)
+        }
+        "v4l2" => Ok(Box::new(v4l2::V4l2::open(settings.clone(), clock)?)),
+        other => Err(Error::config(format!("{}: back end {other} is not in this program yet", settings.label()))),
     }
 }

@@ -143,7 +143,15 @@ impl Camera for Replay {
         let source: Arc<str> = file.to_string_lossy().into();
         let (captured_at, captured_mono_ns) = (self.clock.now(), self.clock.mono_ns());
         Ok(match load_gray(file) {
-            Ok(image) => Grab::Frame(Captured { image, captured_at, captured_mono_ns, device_sequence, source, part_id: None }),
+            Ok(image) => Grab::Frame(Captured {
+                image,
+                captured_at,
+                captured_mono_ns,
+                device_sequence,
+                device_time_ns: None,
+                source,
+                part_id: None,
+            }),
             Err(e) => Grab::Unusable { source, message: format!("{e:#}") },
         })
     }

@@ -6,6 +6,7 @@
 pub mod align;
 pub mod audit;
 pub mod bench_publish;
+pub mod camera;
 pub mod check;
 pub mod config;
 pub mod inspect;
@@ -42,6 +43,8 @@ enum Verb {
     Template(template::Args),
     /// Check, apply and roll back a product's recipe: zones, thresholds, limits.
     Recipe(recipe::Args),
+    /// List cameras, or take pictures from one.
+    Camera(camera::Args),
     /// Register template and frame: the pose, its confidence, or a refusal.
     Align(align::Args),
     /// Inspect recorded pairs or one frame, offline.
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Verb::Teach(args) => teach::run(args),
         Verb::Template(args) => template::run(args),
         Verb::Recipe(args) => recipe::run(args),
+        Verb::Camera(args) => camera::run(args),
         Verb::Align(args) => align::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Audit(args) => audit::run(args),

@@ -402,7 +402,11 @@ fn pipeline_settings(config: &Config) -> Settings {
         camera_timeout: config.duration("camera.timeout_ms"),
         max_age: config.duration("camera.max_age_ms"),
         drain: config.duration("pipeline.drain_ms"),
-        trigger: if config.text("camera.backend") == "replay" { "replay" } else { "free_run" },
+        trigger: match (config.text("camera.backend").as_str(), config.text("camera.trigger").as_str()) {
+            ("replay", _) => "replay",
+            (_, "hardware") => "gpio",
+            _ => "free_run",
+        },
         limits: ImageLimits {
             min_mean: config.f64("image.min_mean") as f32,
             max_mean: config.f64("image.max_mean") as f32,

@@ -108,6 +108,25 @@ fn cross_check(config: &Config, faults: &mut Vec<Fault>) {
     if config.has("mqtt.message_expiry_secs") && config.text("mqtt.protocol") != "5" {
         fault("mqtt.message_expiry_secs", "mqtt.message_expiry_secs is set, so mqtt.protocol must be \"5\"".into());
     }
+    let backend = config.text("camera.backend");
+    if backend == "replay" && !config.has("camera.path") {
+        fault(
+            "camera.backend",
+            format!("camera.path is missing; wanted {} with camera.backend replay", keys::describe(keys::Type::Path)),
+        );
+    }
+    if !matches!(backend.as_str(), "" | "replay") && !config.has("camera.device") {
+        fault(
+            "camera.backend",
+            format!("camera.device is missing; wanted a device's path or name with camera.backend {backend}"),
+        );
+    }
+    if backend == "genicam" {
+        fault("camera.backend", "camera.backend is genicam, which is not in this program yet".into());
+    }
+    if config.text("camera.trigger") == "hardware" && !matches!(backend.as_str(), "genicam" | "auto") {
+        fault("camera.trigger", format!("camera.trigger hardware needs camera.backend genicam, got {backend}"));
+    }
     if config.f64("image.min_mean") >= config.f64("image.max_mean") {
         let (a, b) = (config.f64("image.min_mean"), config.f64("image.max_mean"));
         fault("image.min_mean", format!("image.min_mean must be below image.max_mean ({b}), got {a}"));

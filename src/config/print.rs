@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{self, KEYS, Key, Presence, Type};
 
-/// Example values for the keys that must be given, so that the sample is a file that works.
+/// Example values for the keys that must be given (camera.path: with the sample's back end), so that the sample is a file that works.
 const EXAMPLES: &[(&str, &str)] = &[
     ("station.name", "\"aoi1\""),
     ("product.name", "\"board\""),
@@ -24,7 +24,7 @@ pub fn sample() -> String {
     let body = render(|key| match key.presence {
         Presence::Default(literal) => Some(literal.to_owned()),
         Presence::Required => Some(example(key.path).to_owned()),
-        Presence::Optional => None,
+        Presence::Optional => EXAMPLES.iter().find(|(p, _)| *p == key.path).map(|(_, v)| (*v).to_owned()),
     });
     format!("{head}{body}")
 }

@@ -1,0 +1,200 @@
+//! What the back ends for real devices have in common: their settings, the count of losses, sequence numbers that never wrap, and the
+//! check that a device took a value.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+
+/// What starts an exposure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The device runs by itself.
+    Free,
+    /// [`super::Camera::trigger`] asks for each picture.
+    Software,
+    /// The camera's own input.
+    Hardware,
+}
+
+/// A device and what is asked of it; `None` leaves the device as it is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name in logs and events.
+    pub name: String,
+    /// Path, address, serial number or name.
+    pub device: String,
+    /// Pixel format by the device's own name.
+    pub format: Option<String>,
+    /// Width, px.
+    pub width: Option<u32>,
+    /// Height, px.
+    pub height: Option<u32>,
+    /// Left edge on the sensor, px.
+    pub offset_x: Option<u32>,
+    /// Top edge on the sensor, px.
+    pub offset_y: Option<u32>,
+    /// Frames a second.
+    pub frame_rate: Option<f64>,
+    /// Exposure, microseconds.
+    pub exposure_us: Option<f64>,
+    /// Gain, the device's unit.
+    pub gain: Option<f64>,
+    /// Buffers in turn.
+    pub buffers: u32,
+    /// What starts an exposure.
+    pub trigger: Trigger,
+    /// The input of a hardware trigger.
+    pub trigger_source: String,
+    /// GigE Vision packet size, bytes.
+    pub packet_size: Option<u32>,
+    /// GigE Vision pause between packets, ns.
+    pub packet_delay_ns: Option<u32>,
+}
+
+impl Settings {
+    /// A device as it is, under its own name.
+    #[must_use]
+    pub fn new(device: &str) -> Self {
+        Self {
+            name: device.to_owned(),
+            device: device.to_owned(),
+            format: None,
+            width: None,
+            height: None,
+            offset_x: None,
+            offset_y: None,
+            frame_rate: None,
+            exposure_us: None,
+            gain: None,
+            buffers: 4,
+            trigger: Trigger::Free,
+            trigger_source: "Line1".to_owned(),
+            packet_size: None,
+            packet_delay_ns: None,
+        }
+    }
+
+    /// From the `camera` section.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let whole = |key: &str| config.has(key).then(|| u32::try_from(config.usize(key)).unwrap_or(u32::MAX));
+        Self {
+            name: config.text("camera.name"),
+            device: config.text("camera.device"),
+            format: config.text_opt("camera.format"),
+            width: whole("camera.width"),
+            height: whole("camera.height"),
+            offset_x: whole("camera.offset_x"),
+            offset_y: whole("camera.offset_y"),
+            frame_rate: config.f64_opt("camera.frame_rate"),
+            exposure_us: config.f64_opt("camera.exposure_us"),
+            gain: config.f64_opt("camera.gain"),
+            buffers: whole("camera.buffers").unwrap_or(4),
+            trigger: if config.text("camera.trigger") == "hardware" { Trigger::Hardware } else { Trigger::Free },
+            trigger_source: config.text("camera.trigger_source"),
+            packet_size: whole("camera.packet_size"),
+            packet_delay_ns: whole("camera.packet_delay_ns"),
+        }
+    }
+
+    /// The beginning of messages: `camera NAME (DEVICE)`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        if self.name == self.device {
+            format!("camera {}", self.device)
+        } else {
+            format!("camera {} ({})", self.name, self.device)
+        }
+    }
+}
+
+/// Frames that never reached inspection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Arrived in part or marked bad by the driver; never delivered.
+    pub incomplete: u64,
+    /// Numbers that the device skipped.
+    pub missing: u64,
+}
+
+/// A device's frame counter, unwrapped.
+#[derive(Debug, Default)]
+pub(super) struct Sequence {
+    last: Option<u64>,
+    /// Frame number without wrap, from the first frame's own.
+    total: u64,
+}
+
+impl Sequence {
+    /// Takes the next raw number, whose counter runs from `first` to `max` and then again from `first`; returns the unwrapped number and
+    /// how many were skipped. A counter that goes back without a wrap began anew: nothing is counted as skipped.
+    pub(super) fn next(&mut self, raw: u64, first: u64, max: u64) -> (u64, u64) {
+        let step = match self.last {
+            None => {
+                self.total = raw;
+                self.last = Some(raw);
+                return (raw, 0);
+            }
+            Some(last) if raw > last => raw - last,
+            // Near the end before, near the beginning now: a wrap.
+            Some(last) if last <= max && max - last < 1024 && raw < first + 1024 => max - last + 1 + (raw - first.min(raw)),
+            Some(_) => 1,
+        };
+        self.last = Some(raw);
+        self.total += step;
+        (self.total, step - 1)
+    }
+}
+
+/// An error naming both values unless `actual` is within a hundredth of `asked` (a device's own step).
+pub(super) fn must_agree(label: &str, what: &str, asked: f64, actual: f64) -> Result<()> {
+    if (asked - actual).abs() <= 0.01 * asked.abs() {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!("{label}: {what} was set to {asked}, but the device reads back {actual}")))
+}
+
+/// Opening or reading a device failed: it may come back, unless access is denied.
+pub(super) fn device_error(label: &str, what: &str, error: &std::io::Error) -> Error {
+    let kind = if error.kind() == std::io::ErrorKind::PermissionDenied { Kind::Permission } else { Kind::Unavailable };
+    Error::new(kind, format!("{label}: {what}: {error}"))
+}
+
+/// Both clocks at a moment `age` ago.
+pub(super) fn moments_ago(clock: &Arc<dyn Clock>, age: Duration) -> (Timestamp, u64) {
+    let (wall, mono) = (clock.now(), clock.mono_ns());
+    let ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+    let wall = Timestamp::from_nanosecond(wall.as_nanosecond() - i128::from(ns)).unwrap_or(wall);
+    (wall, mono.saturating_sub(ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_unwrap_and_tell_gaps() {
+        let mut s = Sequence::default();
+        assert_eq!(s.next(65_533, 1, 65_535), (65_533, 0));
+        assert_eq!(s.next(65_535, 1, 65_535), (65_535, 1));
+        assert_eq!(s.next(1, 1, 65_535), (65_536, 0));
+        assert_eq!(s.next(4, 1, 65_535), (65_539, 2));
+        // The device began anew.
+        assert_eq!(s.next(1, 1, 65_535), (65_540, 0));
+        let mut v = Sequence::default();
+        assert_eq!(v.next(u64::from(u32::MAX), 0, u64::from(u32::MAX)), (u64::from(u32::MAX), 0));
+        assert_eq!(v.next(1, 0, u64::from(u32::MAX)), (u64::from(u32::MAX) + 2, 1));
+    }
+
+    #[test]
+    fn a_value_that_was_not_taken_names_both() {
+        must_agree("camera c", "exposure_us", 1000.0, 1009.0).unwrap();
+        let e = must_agree("camera c", "exposure_us", 1000.0, 1011.0).unwrap_err();
+        assert_eq!(e.to_string(), "camera c: exposure_us was set to 1000, but the device reads back 1011");
+        assert!(e.kind().is_retryable());
+        assert!(must_agree("camera c", "gain", 1.0, f64::NAN).is_err());
+    }
+}
