@@ -252,12 +252,22 @@ impl Pump {
         stream.write_all(&out).await.map_err(|e| lost(&e))?;
         stream.flush().await.map_err(|e| lost(&e))?;
         let mut input = BytesMut::with_capacity(4096);
+        // TLS 1.3 brokers check the station's certificate after the handshake; the alert that says so may be lost with the connection.
+        let closed = |end: End| match end {
+            End::Broken(text) if self.settings.tls.is_some() => {
+                let text = format!(
+                    "{text}, right after the TLS handshake; it may require a certificate of the station (mqtt.cert_file)"
+                );
+                End::Refused(RefusedReason::Tls, text)
+            }
+            other => other,
+        };
         let answer = loop {
             match codec.decode(&mut input).map_err(malformed)? {
                 Some(answer) => break answer,
                 None => {
-                    if stream.read_buf(&mut input).await.map_err(|e| lost(&e))? == 0 {
-                        return Err(End::Broken("it closed the connection before accepting it".to_owned()));
+                    if stream.read_buf(&mut input).await.map_err(|e| closed(lost(&e)))? == 0 {
+                        return Err(closed(End::Broken("it closed the connection before accepting it".to_owned())));
                     }
                 }
             }
@@ -388,6 +398,10 @@ impl Pump {
         }
         self.fill_rows(s)?;
         if let Some(left) = self.desk.stopping() {
+            // No time at all: gone without a word, and the broker publishes the last will.
+            if left.is_zero() && !s.stopping {
+                return Err(End::TimeUp);
+            }
             let drained = s.rows == 0 && self.reader.outbox_events() == 0 && self.desk.responses_waiting() == 0;
             if !s.stopping && (drained || left <= STOP_RESERVE) {
                 s.stopping = true;
