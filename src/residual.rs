@@ -11,8 +11,8 @@
 //! [`Settings::reach_px`] costs the truncated absolute difference, summed per block (truncation keeps defects from pulling); the shifts
 //! minimise block costs plus a quadratic penalty on differences between neighbours (iterated conditional modes, started at the best
 //! global shift), so that blocks without structure, or with edges of one direction only, follow their neighbours; parabolas give
-//! fractions of a pixel. A shift is used only where it pays: when the field is nearly constant the template moves by whole pixels,
-//! which keeps edges as sharp as they were.
+//! fractions of a pixel. A shift is used only where it pays, and where blocks of their own gain little the template moves as a whole by
+//! whole pixels, which keeps edges as sharp as they were.
 //!
 //! Limits: shifts beyond the reach are not found; a defect that displaces structure over more than a block counts as shift.
 
@@ -30,13 +30,13 @@ pub struct Settings {
     pub stiffness: f32,
     /// Share of the cost that moving must save, 0..1; a smaller gain leaves the template as it is.
     pub least_gain: f32,
-    /// Fields whose shifts differ less than this from one whole-pixel shift are applied as that shift, px.
-    pub rigid_within_px: f32,
+    /// Share of the cost that moving blocks on their own must save beyond moving all alike, 0..1.
+    pub least_local_gain: f32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { reach_px: 5, block_px: 48, stiffness: 1.5, least_gain: 0.02, rigid_within_px: 0.6 }
+        Self { reach_px: 6, block_px: 48, stiffness: 1.5, least_gain: 0.02, least_local_gain: 0.2 }
     }
 }
 
@@ -55,7 +55,7 @@ impl Settings {
         for (name, value, most) in [
             ("stiffness", self.stiffness, 1e3),
             ("least_gain", self.least_gain, 1.0),
-            ("rigid_within_px", self.rigid_within_px, 8.0),
+            ("least_local_gain", self.least_local_gain, 1.0),
         ] {
             if !(value >= 0.0 && value <= most) {
                 return Err(Error::config(format!("residual.{name} must be between 0 and {most}, got {value}")));
@@ -78,7 +78,7 @@ pub struct Residual {
     pub rows: usize,
     /// Mean cost before, 0..255.
     pub cost_before: f32,
-    /// Mean cost after by the blocks' whole-pixel shifts.
+    /// Mean cost after, by whole-pixel shifts (the cost before when the template was left alone).
     pub cost_after: f32,
     /// Largest shift applied anywhere, px (0: the template was left alone).
     pub largest_px: f32,
@@ -90,6 +90,10 @@ const TRUNCATION: u8 = 96;
 const WINDOW_PX: usize = 20;
 /// Added to the local deviation, gray values, so that noise in flat areas stays small.
 const FLOOR: f32 = 12.0;
+/// Mean cost that moving must save at least, 0..255: less is noise.
+const LEAST_SAVING: f32 = 0.05;
+/// Costs are summed over every so manyth row: shifts and blocks are much larger.
+const ROW_STEP: usize = 3;
 /// Sweeps of iterated conditional modes.
 const SWEEPS: usize = 12;
 
@@ -101,7 +105,8 @@ pub struct Remover {
     frame: Vec<u8>,
     costs: Vec<f32>,
     counts: Vec<f32>,
-    integral: Vec<[f64; 2]>,
+    line: Vec<u8>,
+    columns: Vec<[u32; 2]>,
 }
 
 impl Remover {
@@ -117,7 +122,8 @@ impl Remover {
             frame: Vec::new(),
             costs: Vec::new(),
             counts: Vec::new(),
-            integral: Vec::new(),
+            line: Vec::new(),
+            columns: Vec::new(),
         })
     }
 
@@ -156,8 +162,8 @@ impl Remover {
         if reach == 0 || w <= 4 * reach || h <= 4 * reach {
             return Ok(still);
         }
-        normalise(template, valid, &mut self.integral, &mut self.template);
-        normalise(frame, valid, &mut self.integral, &mut self.frame);
+        normalise(template, valid, &mut self.columns, &mut self.template);
+        normalise(frame, valid, &mut self.columns, &mut self.frame);
         let side = 2 * reach + 1;
         let shifts = side * side;
         self.block_costs(valid, w, h, columns, rows);
@@ -186,14 +192,17 @@ impl Remover {
             cost_after: after,
             ..still
         };
-        if after > before * (1.0 - s.least_gain) || before - after < 0.05 {
+        let rigid = sum_at(best);
+        let local = after < rigid * (1.0 - s.least_local_gain);
+        out.cost_after = if local { after } else { rigid };
+        if out.cost_after > before * (1.0 - s.least_gain) || before - out.cost_after < LEAST_SAVING {
+            out.cost_after = before;
             return Ok(out);
         }
-        out.blocks = self.sub_pixel(&labels, columns, rows);
-        let global = [out.global_px.0 as f32, out.global_px.1 as f32];
-        let spread = out.blocks.iter().map(|b| (b[0] - global[0]).abs().max((b[1] - global[1]).abs())).fold(0.0, f32::max);
-        if spread < s.rigid_within_px {
-            out.blocks.fill(global);
+        if local {
+            out.blocks = self.sub_pixel(&labels, columns, rows);
+        } else {
+            out.blocks.fill([out.global_px.0 as f32, out.global_px.1 as f32]);
         }
         out.largest_px = out.blocks.iter().map(|b| (b[0] * b[0] + b[1] * b[1]).sqrt()).fold(0.0, f32::max);
         Ok(out)
@@ -209,32 +218,33 @@ impl Remover {
         self.counts.clear();
         self.counts.resize(columns * rows, 0.0);
         let mut row_mask = vec![0u8; w];
-        // Every other row is enough: shifts and blocks are much larger.
-        for y in (reach..h - reach).step_by(2) {
-            let usable = valid.row(y);
-            for (x, m) in row_mask.iter_mut().enumerate() {
-                *m = if x >= reach && x + reach < w && usable[x] != 0 { TRUNCATION } else { 0 };
+        self.line.resize(w, 0);
+        let inner = reach..w - reach;
+        let spans: Vec<(usize, usize)> = (0..columns)
+            .map(|b| ((b * block).clamp(inner.start, inner.end), ((b + 1) * block).clamp(inner.start, inner.end)))
+            .collect();
+        for y in (reach..h - reach).step_by(ROW_STEP) {
+            for (m, v) in row_mask.iter_mut().zip(valid.row(y)) {
+                *m = if *v != 0 { TRUNCATION } else { 0 };
+            }
+            let first = (y / block) * columns;
+            for (count, (x0, x1)) in self.counts[first..].iter_mut().zip(&spans) {
+                *count += row_mask[*x0..*x1].iter().filter(|m| **m != 0).count() as f32;
             }
             let frame = &self.frame[y * w..(y + 1) * w];
-            for bx in 0..columns {
-                let (x0, x1) = ((bx * block).max(reach), ((bx + 1) * block).min(w - reach));
-                if x0 >= x1 {
-                    continue;
-                }
-                let b = (y / block) * columns + bx;
-                let mask = &row_mask[x0..x1];
-                self.counts[b] += mask.iter().map(|m| f32::from(u8::from(*m != 0))).sum::<f32>();
-                let frame = &frame[x0..x1];
-                for ky in 0..side {
-                    let from = (y + reach - ky) * w;
-                    for kx in 0..side {
-                        let left = x0 + reach - kx;
-                        let template = &self.template[from + left..from + left + (x1 - x0)];
-                        let mut sum = 0u32;
-                        for ((f, t), m) in frame.iter().zip(template).zip(mask) {
-                            sum += u32::from(f.abs_diff(*t).min(*m));
-                        }
-                        self.costs[b * shifts + ky * side + kx] += sum as f32;
+            for ky in 0..side {
+                let template = &self.template[(y + reach - ky) * w..(y + reach - ky + 1) * w];
+                for kx in 0..side {
+                    let moved = &template[inner.start + reach - kx..inner.end + reach - kx];
+                    let fixed = &frame[inner.clone()];
+                    let line = &mut self.line[inner.clone()];
+                    for (((l, f), t), m) in line.iter_mut().zip(fixed).zip(moved).zip(&row_mask[inner.clone()]) {
+                        *l = f.abs_diff(*t).min(*m);
+                    }
+                    let k = ky * side + kx;
+                    for (b, (x0, x1)) in spans.iter().enumerate() {
+                        let sum: u32 = self.line[*x0..*x1].iter().map(|v| u32::from(*v)).sum();
+                        self.costs[(first + b) * shifts + k] += sum as f32;
                     }
                 }
             }
@@ -247,7 +257,7 @@ impl Remover {
         let side = 2 * reach + 1;
         let shifts = side * side;
         // The penalty is in units of a full block's summed cost.
-        let full = (self.settings.block_px * self.settings.block_px / 2) as f32;
+        let full = (self.settings.block_px * self.settings.block_px) as f32 / ROW_STEP as f32;
         let weight = self.settings.stiffness * full;
         let split = |k: usize| ((k % side) as f32, (k / side) as f32);
         let mut labels = vec![best; columns * rows];
@@ -314,7 +324,7 @@ impl Remover {
                 let cost = |x: usize, y: usize| self.costs[b * shifts + y * side + x];
                 let here = cost(kx, ky);
                 let fraction = |low: f32, high: f32| {
-                    // A flat valley says nothing: its curvature must stand out from a grey level of a tenth of the block.
+                    // A flat valley says nothing about fractions: its curvature must be a fair part of a gray level for every pixel.
                     let curvature = low + high - 2.0 * here;
                     if curvature > 0.4 * self.counts[b].max(1.0) {
                         (0.5 * (low - high) / curvature).clamp(-0.5, 0.5)
@@ -343,46 +353,59 @@ impl Remover {
     }
 }
 
-/// Local contrast normalisation to 8 bits: `128 + 50 (v - mean) / (deviation + floor)` over a square window, valid pixels only.
-fn normalise(picture: &Gray, valid: &Gray, integral: &mut Vec<[f64; 2]>, out: &mut Vec<u8>) {
+/// Local contrast normalisation to 8 bits: `128 + 50 (v - mean) / (deviation + floor)` over a square window; pixels that are not valid
+/// count as the picture's mean.
+fn normalise(picture: &Gray, valid: &Gray, columns: &mut Vec<[u32; 2]>, out: &mut Vec<u8>) {
     let (w, h) = picture.size();
-    let stride = w + 1;
-    integral.clear();
-    integral.resize(stride * (h + 1), [0.0; 2]);
-    // Sums of values and squares, and in the map below the count: invalid pixels take the picture's mean so that they add nothing.
-    let (mut sum, mut n) = (0.0f64, 0.0f64);
+    let (mut sum, mut n) = (0u64, 0u64);
     for (v, ok) in picture.data().iter().zip(valid.data()) {
         if *ok != 0 {
-            sum += f64::from(*v);
-            n += 1.0;
+            sum += u64::from(*v);
+            n += 1;
         }
     }
-    let mean = if n > 0.0 { sum / n } else { 128.0 };
-    for y in 0..h {
-        let mut line = [0.0f64; 2];
-        for x in 0..w {
-            let v = if valid.get(x, y) != 0 { f64::from(picture.get(x, y)) } else { mean };
-            line[0] += v;
-            line[1] += v * v;
-            let above = integral[y * stride + x + 1];
-            integral[(y + 1) * stride + x + 1] = [above[0] + line[0], above[1] + line[1]];
-        }
-    }
+    let mean = if n > 0 { ((sum + n / 2) / n) as u8 } else { 128 };
     out.clear();
-    out.reserve(w * h);
+    out.extend(picture.data().iter().zip(valid.data()).map(|(v, ok)| if *ok != 0 { *v } else { mean }));
+    let source = out.clone();
+    // Sums over the window's rows for every column, moved down row by row; 41 rows of 255^2 fit easily.
+    columns.clear();
+    columns.resize(w, [0; 2]);
+    let row = |y: usize| &source[y * w..(y + 1) * w];
+    let add = |columns: &mut [[u32; 2]], y: usize| {
+        for (c, v) in columns.iter_mut().zip(row(y)) {
+            let v = u32::from(*v);
+            c[0] += v;
+            c[1] += v * v;
+        }
+    };
+    for y in 0..WINDOW_PX.min(h) {
+        add(columns, y);
+    }
+    let (mut sums, mut squares) = (vec![0u32; w + 1], vec![0u64; w + 1]);
     for y in 0..h {
-        let (y0, y1) = (y.saturating_sub(WINDOW_PX), (y + WINDOW_PX + 1).min(h));
-        for x in 0..w {
+        if y + WINDOW_PX < h {
+            add(columns, y + WINDOW_PX);
+        }
+        if y > WINDOW_PX {
+            for (c, v) in columns.iter_mut().zip(row(y - WINDOW_PX - 1)) {
+                let v = u32::from(*v);
+                c[0] -= v;
+                c[1] -= v * v;
+            }
+        }
+        for (x, c) in columns.iter().enumerate() {
+            sums[x + 1] = sums[x] + c[0];
+            squares[x + 1] = squares[x] + u64::from(c[1]);
+        }
+        let rows = (y + WINDOW_PX + 1).min(h) - y.saturating_sub(WINDOW_PX);
+        let line = &mut out[y * w..(y + 1) * w];
+        for (x, v) in line.iter_mut().enumerate() {
             let (x0, x1) = (x.saturating_sub(WINDOW_PX), (x + WINDOW_PX + 1).min(w));
-            let box_sum = |i: usize| {
-                integral[y1 * stride + x1][i] - integral[y0 * stride + x1][i] - integral[y1 * stride + x0][i]
-                    + integral[y0 * stride + x0][i]
-            };
-            let area = ((y1 - y0) * (x1 - x0)) as f64;
-            let m = box_sum(0) / area;
-            let deviation = (box_sum(1) / area - m * m).max(0.0).sqrt() as f32;
-            let v = f32::from(picture.get(x, y)) - m as f32;
-            out.push((128.0 + 50.0 * v / (deviation + FLOOR)).clamp(0.0, 255.0) as u8);
+            let share = 1.0 / ((x1 - x0) * rows) as f32;
+            let m = (sums[x1] - sums[x0]) as f32 * share;
+            let deviation = ((squares[x1] - squares[x0]) as f32 * share - m * m).max(0.0).sqrt();
+            *v = (128.5 + 50.0 * (f32::from(*v) - m) / (deviation + FLOOR)) as u8;
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod bench_publish;
 pub mod camera;
 pub mod check;
 pub mod config;
+pub mod eval;
 pub mod inspect;
 pub mod recipe;
 pub mod run;
@@ -54,6 +55,8 @@ enum Verb {
     /// What durable recording and publishing cost on this disk.
     #[command(hide = true)]
     BenchPublish(bench_publish::Args),
+    /// Score defect maps, or the network, against ground truth.
+    Eval(eval::Args),
 }
 
 /// Runs the program: parses the command line, starts logging, calls the verb and turns its answer into an exit code.
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(args),
         Verb::Audit(args) => audit::run(args),
         Verb::BenchPublish(args) => bench_publish::run(args),
+        Verb::Eval(args) => eval::run(args),
     };
     match answer {
         Ok(code) => ExitCode::from(code),

@@ -146,7 +146,7 @@ impl Product {
         // The pose must be observable and the board look like one: routed, many elements, two to four grays.
         let config = Config {
             scene_weights: vec![0.0, 0.7, 0.2, 0.0, 0.0, 0.1],
-            elements: [20.0, 28.0],
+            elements: [7.0, 11.0],
             two_tone_share: 0.6,
             element_contrast: 0.25,
             ..Config::default()
