@@ -364,7 +364,7 @@ fn normalise(picture: &Gray, valid: &Gray, columns: &mut Vec<[u32; 2]>, out: &mu
             n += 1;
         }
     }
-    let mean = if n > 0 { ((sum + n / 2) / n) as u8 } else { 128 };
+    let mean = (sum + n / 2).checked_div(n).map_or(128, |m| m as u8);
     out.clear();
     out.extend(picture.data().iter().zip(valid.data()).map(|(v, ok)| if *ok != 0 { *v } else { mean }));
     let source = out.clone();

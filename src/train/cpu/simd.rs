@@ -13,6 +13,7 @@ pub const LANES: usize = 16;
 /// # Safety
 /// Every function may only be called where the instructions of the implementation are present, and pointers must be valid for
 /// [`LANES`] values.
+#[allow(clippy::missing_safety_doc, reason = "the trait's own section holds for each function")]
 pub unsafe trait Lanes: Copy {
     /// All zero.
     unsafe fn zero() -> Self;
