@@ -120,8 +120,9 @@ fn shares_come_out_as_set() {
     let n = 600;
     let samples: Vec<Sample> = (0..n).map(|i| sample(&config, 3, i)).collect();
     let share = |f: fn(&Sample) -> bool| samples.iter().filter(|s| f(s)).count() as f32 / n as f32;
+    // `clean_share` are made without a defect; on small pictures more end clean, because what nobody could see is not labelled.
     let clean = share(|s| s.clean);
-    assert!((0.15..=0.30).contains(&clean), "clean {clean}");
+    assert!((config.clean_share..=0.45).contains(&clean), "clean {clean}");
     let binarised = share(|s| s.notes.binarised);
     assert!((binarised - config.binarised_share).abs() < 0.06, "binarised {binarised}");
     let warped = share(|s| s.notes.local_warp);

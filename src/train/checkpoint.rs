@@ -18,6 +18,8 @@ use crate::train::validate::Scores;
 
 const MAGIC: &[u8; 8] = b"SSDSCKP1";
 const HASH_BYTES: usize = 32;
+/// Best score before the first validation; JSON has no infinity.
+const NO_SCORE: f64 = -1e30;
 
 /// What is not an array.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,7 +84,7 @@ impl Checkpoint {
             stage: 0,
             stage_first_step: 0,
             elapsed_secs: 0.0,
-            best_score: f64::NEG_INFINITY,
+            best_score: NO_SCORE,
             validations_since_best: 0,
             scores: None,
             average: params.clone(),
@@ -107,7 +109,7 @@ impl Checkpoint {
             stage_first_step: self.stage_first_step,
             elapsed_secs: self.elapsed_secs,
             // JSON knows no infinity
-            best_score: self.best_score.max(-1e30),
+            best_score: self.best_score.max(NO_SCORE),
             validations_since_best: self.validations_since_best,
             optimizer_steps: self.optimizer.steps,
             scores: self.scores.clone(),
