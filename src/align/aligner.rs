@@ -10,6 +10,7 @@ use super::phase_correlation::{self, Peak};
 use super::pyramid::{Pyramid, pose_at_level, pose_from_level};
 use super::refine::{self, Effort, Light, Refined};
 use super::settings::{Model, Settings};
+use super::walk::Walk;
 use super::{Refusal, Registration};
 use crate::frame::{Gray, Map};
 use crate::geometry::Affine;
@@ -32,10 +33,6 @@ const REFINED: usize = 4;
 const SAME_PX: f64 = 3.0;
 /// Refined NCC below which the fallback runs.
 const FALLBACK_NCC: f32 = 0.6;
-/// Rotations (over 180 degrees; the correlation tries both halves) and scales of the fallback.
-const FALLBACK_ROTATIONS: usize = 60;
-/// Scales of the fallback.
-const FALLBACK_SCALES: usize = 7;
 /// Candidates of the fallback that go on to refinement.
 const FALLBACK_KEPT: usize = 40;
 /// Strength from which confidence is no longer held down.
@@ -51,16 +48,18 @@ const COARSE_EFFORT: Effort = Effort { rounds: 8, fresh_rounds: 3, stop_px: 0.03
 const MIDDLE_EFFORT: Effort = Effort { rounds: 5, fresh_rounds: 2, stop_px: 0.03 };
 /// Refinement at full size.
 const FULL_EFFORT: Effort = Effort { rounds: 6, fresh_rounds: 2, stop_px: 0.005 };
-/// The affine end stage.
-const AFFINE_EFFORT: Effort = Effort { rounds: 5, fresh_rounds: 2, stop_px: 0.005 };
+/// Refinement of an affine map at full size.
+const AFFINE_EFFORT: Effort = Effort { rounds: 8, fresh_rounds: 3, stop_px: 0.005 };
 /// Pyramid levels that the refinement climbs at a time.
 const CLIMB: usize = 3;
 
 /// A hypothesis at the search level.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
-    pose: Affine,
-    fit: Fit,
+pub struct Candidate {
+    /// Coarse template pixels to coarse frame pixels.
+    pub pose: Affine,
+    /// How well it fits.
+    pub fit: Fit,
 }
 
 /// The best refined candidate so far.
@@ -84,16 +83,9 @@ pub struct Aligner {
     peaks: Vec<Peak>,
     candidates: Vec<Candidate>,
     tried: Vec<Affine>,
-    workers: Vec<Worker>,
+    walk: Walk,
     search: Option<(u64, (usize, usize), Arc<CoarseTemplate>)>,
     last: Option<(u64, Affine)>,
-}
-
-/// One thread's share of the fallback.
-#[derive(Debug, Default)]
-struct Worker {
-    scratch: CoarseScratch,
-    found: Vec<(usize, Candidate)>,
 }
 
 impl Aligner {
@@ -118,7 +110,7 @@ impl Aligner {
             peaks: Vec::with_capacity(PEAKS + 1),
             candidates: Vec::new(),
             tried: Vec::with_capacity(REFINED),
-            workers: Vec::new(),
+            walk: Walk::default(),
             search: None,
             last: None,
         }
@@ -246,32 +238,21 @@ impl Aligner {
 
     /// All rotations and scales on a grid, spread over the threads allowed; leaves the best candidates.
     fn walk(&mut self, search: &CoarseTemplate) {
-        let threads = match self.settings.fallback_threads {
-            0 => rayon::current_num_threads(),
-            n => n,
-        };
-        if self.workers.len() != threads {
-            self.workers.resize_with(threads, Worker::default);
-        }
-        for w in &mut self.workers {
-            w.scratch.fit(search);
-            w.found.clear();
-        }
-        let mut workers = std::mem::take(&mut self.workers);
-        let job = Walk { isa: self.isa, search, frame: &self.lcn, settings: &self.settings, stride: threads };
-        spread(&job, &mut workers, 0);
+        self.walk.run(self.isa, search, &self.lcn, &self.settings);
         self.candidates.clear();
-        let found = |k: &(usize, Candidate)| k.1;
-        self.candidates.extend(workers.iter().flat_map(|w| w.found.iter().map(found)));
-        // Sorted by strength, then by the hypothesis' own values: the same list however it was spread.
-        self.candidates.sort_unstable_by(|a, b| b.fit.z.total_cmp(&a.fit.z).then_with(|| order(&a.pose).cmp(&order(&b.pose))));
+        self.candidates.extend(self.walk.found());
+        self.sort_candidates();
         self.candidates.truncate(FALLBACK_KEPT);
-        self.workers = workers;
+    }
+
+    /// Strongest first; ties by the pose's own values, so that the order does not depend on how the work was spread.
+    fn sort_candidates(&mut self) {
+        self.candidates.sort_unstable_by(|a, b| b.fit.z.total_cmp(&a.fit.z).then_with(|| order(&a.pose).cmp(&order(&b.pose))));
     }
 
     /// Refines the strongest distinct candidates at the coarse levels; the best by strength.
     fn choose(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate) -> Option<Best> {
-        self.candidates.sort_unstable_by(|a, b| b.fit.z.total_cmp(&a.fit.z).then_with(|| order(&a.pose).cmp(&order(&b.pose))));
+        self.sort_candidates();
         self.tried.clear();
         let (w, h) = search.template_size;
         let mut best: Option<Best> = None;
@@ -338,22 +319,23 @@ impl Aligner {
 
     /// From the search level to full size, and the figures.
     fn finish(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate, best: Best) -> Registration {
+        let affine = self.settings.model == Model::Affine;
         let (mut pose, mut light, mut last) = (best.pose, best.light, None);
-        let mut level = search.level;
+        // An affine map is first freed at the search level: at full size a tilt of a few px is out of the gradients' reach.
+        let mut level = if affine { search.level + CLIMB } else { search.level };
         while level > 0 || last.is_none() {
             level = level.saturating_sub(CLIMB);
-            let effort = if level == 0 { FULL_EFFORT } else { MIDDLE_EFFORT };
-            let Some(r) = self.refine_at::<4>(model, frame, level, &pose, Some(light), effort) else {
+            let refined = match (affine, level) {
+                (false, 0) => self.refine_at::<4>(model, frame, level, &pose, Some(light), FULL_EFFORT),
+                (false, _) => self.refine_at::<4>(model, frame, level, &pose, Some(light), MIDDLE_EFFORT),
+                (true, 0) => self.refine_at::<6>(model, frame, level, &pose, Some(light), AFFINE_EFFORT),
+                (true, _) => self.refine_at::<6>(model, frame, level, &pose, Some(light), COARSE_EFFORT),
+            };
+            let Some(r) = refined else {
                 return Registration { frame_from_template: best.pose, ..Registration::refused(Refusal::NotFound) };
             };
             pose = pose_from_level(&r.pose, level);
             light = r.light;
-            last = Some(r);
-        }
-        if self.settings.model == Model::Affine
-            && let Some(r) = self.refine_at::<6>(model, frame, 0, &pose, Some(light), AFFINE_EFFORT)
-        {
-            pose = r.pose;
             last = Some(r);
         }
         let r = last.expect("the loop above runs at least once");
@@ -396,7 +378,8 @@ impl Aligner {
     }
 }
 
-fn rotation_allowed(pose: &Affine, settings: &Settings, slack_degrees: f64) -> bool {
+/// Whether the settings allow the pose's rotation, to within `slack_degrees`.
+pub fn rotation_allowed(pose: &Affine, settings: &Settings, slack_degrees: f64) -> bool {
     pose.rotation_rad().to_degrees().abs() <= settings.max_rotation_degrees + slack_degrees
 }
 
@@ -404,44 +387,4 @@ fn rotation_allowed(pose: &Affine, settings: &Settings, slack_degrees: f64) -> b
 fn order(pose: &Affine) -> [i64; 6] {
     let m = &pose.m;
     [m[0][0], m[0][1], m[0][2], m[1][0], m[1][1], m[1][2]].map(|v| (v * 1024.0) as i64)
-}
-
-/// What the fallback's workers share.
-struct Walk<'a> {
-    isa: Isa,
-    search: &'a CoarseTemplate,
-    frame: &'a Map,
-    settings: &'a Settings,
-    stride: usize,
-}
-
-/// Gives each worker every `stride`-th hypothesis, in parallel.
-fn spread(job: &Walk<'_>, workers: &mut [Worker], first: usize) {
-    match workers {
-        [] => {}
-        [one] => one.walk(job, first),
-        many => {
-            let middle = many.len() / 2;
-            let (left, right) = many.split_at_mut(middle);
-            rayon::join(|| spread(job, left, first), || spread(job, right, first + middle));
-        }
-    }
-}
-
-impl Worker {
-    fn walk(&mut self, job: &Walk<'_>, first: usize) {
-        let (low, high) = job.search.scale_band;
-        for k in (first..FALLBACK_ROTATIONS * FALLBACK_SCALES).step_by(job.stride) {
-            let rotation = std::f64::consts::PI * (k / FALLBACK_SCALES) as f64 / FALLBACK_ROTATIONS as f64;
-            let step = (k % FALLBACK_SCALES) as f64 / (FALLBACK_SCALES - 1) as f64;
-            let scale = low * (high / low).powf(step);
-            let found = &mut self.found;
-            phase_correlation::shifts(job.isa, job.search, &mut self.scratch, job.frame, rotation, scale, 1, |pose| {
-                if rotation_allowed(&pose, job.settings, 180.0 / FALLBACK_ROTATIONS as f64) {
-                    let fit = job.search.verify(job.isa, job.frame, &pose, job.settings.min_visible_share as f32);
-                    found.push((k, Candidate { pose, fit }));
-                }
-            });
-        }
-    }
 }

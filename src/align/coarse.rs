@@ -6,6 +6,7 @@
 use rustfft::num_complex::Complex32;
 
 use super::isa::{Isa, kernel};
+use super::lanes::{LANES, Simd};
 use super::log_polar::{self, ANGLES, LogPolar, RADII};
 use super::sampling::{self, CHUNK, Chunk};
 use super::spectrum::{self, Fft2, good_length, hann, tukey};
@@ -243,32 +244,30 @@ kernel! {
 }
 
 #[inline(always)]
-fn correlate_body<const FUSED: bool>(frame: &Map, pose: &Affine, x: &[f32], y: &[f32], value: &[f32], sums: &mut [f32; 6]) {
-    const LANES: usize = 8;
+fn correlate_body<S: Simd>(simd: S, frame: &Map, pose: &Affine, x: &[f32], y: &[f32], value: &[f32], sums: &mut [f32; 6]) {
     let m = pose.m.map(|r| r.map(|v| v as f32));
     let mut c = Chunk::default();
-    let mut lanes = [[0.0f32; LANES]; 6];
+    let mut lanes = [simd.splat(0.0); 6];
     for ((x, y), t) in x.as_chunks::<CHUNK>().0.iter().zip(y.as_chunks::<CHUNK>().0).zip(value.as_chunks::<CHUNK>().0) {
         for i in 0..CHUNK {
             c.x[i] = m[0][0] * x[i] + m[0][1] * y[i] + m[0][2];
             c.y[i] = m[1][0] * x[i] + m[1][1] * y[i] + m[1][2];
         }
-        sampling::bilinear::<FUSED>(frame, &mut c);
-        for k in 0..CHUNK / LANES {
-            for l in 0..LANES {
-                let i = k * LANES + l;
-                let n = c.visible[i];
-                let (t, v) = (t[i] * n, c.value[i] * n);
-                lanes[0][l] += n;
-                lanes[1][l] += t;
-                lanes[2][l] += v;
-                lanes[3][l] += t * t;
-                lanes[4][l] += v * v;
-                lanes[5][l] += t * v;
-            }
+        sampling::bilinear(simd, frame, &mut c);
+        for ((n, v), t) in c.visible.as_chunks().0.iter().zip(c.value.as_chunks().0).zip(t.as_chunks().0) {
+            let n = simd.load(n);
+            let (t, v) = (simd.mul(simd.load(t), n), simd.mul(simd.load(v), n));
+            lanes[0] = simd.add(lanes[0], n);
+            lanes[1] = simd.add(lanes[1], t);
+            lanes[2] = simd.add(lanes[2], v);
+            lanes[3] = simd.mul_add(t, t, lanes[3]);
+            lanes[4] = simd.mul_add(v, v, lanes[4]);
+            lanes[5] = simd.mul_add(t, v, lanes[5]);
         }
     }
-    for (s, l) in sums.iter_mut().zip(&lanes) {
-        *s = l.iter().sum();
+    for (s, l) in sums.iter_mut().zip(lanes) {
+        let mut out = [0.0; LANES];
+        simd.store(l, &mut out);
+        *s = out.iter().sum();
     }
 }

@@ -4,6 +4,7 @@
 //! The box is cut at the picture's border. Sums are whole numbers, so the result does not depend on the order of summation.
 
 use super::isa::kernel;
+use super::lanes::Simd;
 use crate::frame::{Gray, Map};
 
 /// Regularisation of the variance, gray levels squared.
@@ -75,7 +76,7 @@ kernel! {
 }
 
 #[inline(always)]
-fn add_row_body<const FUSED: bool>(row: &[u8], sum: &mut [u32], square: &mut [u32]) {
+fn add_row_body<S: Simd>(_: S, row: &[u8], sum: &mut [u32], square: &mut [u32]) {
     for ((v, s), q) in row.iter().zip(sum).zip(square) {
         let v = u32::from(*v);
         *s += v;
@@ -84,7 +85,7 @@ fn add_row_body<const FUSED: bool>(row: &[u8], sum: &mut [u32], square: &mut [u3
 }
 
 #[inline(always)]
-fn remove_row_body<const FUSED: bool>(row: &[u8], sum: &mut [u32], square: &mut [u32]) {
+fn remove_row_body<S: Simd>(_: S, row: &[u8], sum: &mut [u32], square: &mut [u32]) {
     for ((v, s), q) in row.iter().zip(sum).zip(square) {
         let v = u32::from(*v);
         *s -= v;
@@ -94,7 +95,8 @@ fn remove_row_body<const FUSED: bool>(row: &[u8], sum: &mut [u32], square: &mut 
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn normalise_row_body<const FUSED: bool>(
+fn normalise_row_body<S: Simd>(
+    _: S,
     row: &[u8],
     sum: &[u32],
     square: &[u32],

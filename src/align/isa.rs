@@ -1,9 +1,9 @@
 //! Run-time choice of the instruction set for the hot loops.
 //!
-//! Each hot loop is written once, as a plain function over slices in a shape that the compiler vectorises (structure of arrays, fixed
-//! chunk sizes, no branches). The [`kernel!`] macro compiles that body twice: for the build's baseline, and with AVX2 and FMA switched
-//! on, which is chosen at run time where the processor has them. On aarch64 NEON belongs to the baseline, so there the one build is the
-//! vector build; [`Isa::scalar`] leaves out the fused multiply-adds there too, so that the two answers can be compared on both.
+//! Each hot loop is written once, generic over the token of [`super::lanes`], on structures of arrays without branches. The [`kernel!`]
+//! macro compiles that body twice: for the build's baseline, and with AVX2 and FMA switched on, which is chosen at run time where the
+//! processor has them. On aarch64 NEON belongs to the baseline; there [`Isa::scalar`] is the second build, so that the two answers can be
+//! compared on both.
 //!
 //! The two bodies differ in rounding only (a fused multiply-add rounds once); each kernel's test states the tolerance.
 
@@ -65,13 +65,8 @@ impl Isa {
     }
 }
 
-/// `a * b + c`, fused where the kernel is built for it.
-#[inline(always)]
-pub(super) fn fma<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// Defines `fn name(isa, args...)` from the body function `body::<FUSED>(args...)`, which must be `#[inline(always)]`.
+/// Defines `fn name(isa, args...)` from the body function `body(token, args...)`, generic over [`super::lanes::Simd`], which must be
+/// `#[inline(always)]`: only so is it compiled with the instructions that the token stands for.
 macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $g:ident: $gt:ty>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$meta])*
@@ -82,7 +77,9 @@ macro_rules! kernel {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
                 fn wide $(<const $g: $gt>)? ($($arg: $ty),*) $(-> $ret)? {
-                    $body::<true $(, $g)?>($($arg),*)
+                    // SAFETY: this function is only called where AVX2 and FMA were found, and is compiled with both.
+                    let token = unsafe { $crate::align::lanes::Avx2::new_unchecked() };
+                    $body::<_ $(, $g)?>(token, $($arg),*)
                 }
                 if isa.has_avx2() {
                     // SAFETY: an `Isa` that says AVX2 is only made by `Isa::detect`, after it found AVX2 and FMA in this processor.
@@ -91,10 +88,10 @@ macro_rules! kernel {
             }
             #[cfg(target_arch = "aarch64")]
             if isa.has_neon() {
-                return $body::<true $(, $g)?>($($arg),*);
+                return $body::<_ $(, $g)?>($crate::align::lanes::Neon, $($arg),*);
             }
             let _ = isa;
-            $body::<false $(, $g)?>($($arg),*)
+            $body::<_ $(, $g)?>($crate::align::lanes::Scalar, $($arg),*)
         }
     };
 }

@@ -8,7 +8,8 @@
 
 use rustfft::num_complex::Complex32;
 
-use super::isa::{fma, kernel};
+use super::isa::kernel;
+use super::lanes::Simd;
 use super::spectrum::{self, Fft2};
 
 /// Directions over 180 degrees; a multiple of 2, 3 and 5 only.
@@ -105,23 +106,23 @@ kernel! {
 }
 
 #[inline(always)]
-fn blend_body<const FUSED: bool>(corners: &[Vec<f32>; 4], u: &[f32], v: &[f32], out: &mut [f32]) {
+fn blend_body<S: Simd>(simd: S, corners: &[Vec<f32>; 4], u: &[f32], v: &[f32], out: &mut [f32]) {
     let n = out.len();
     let [a, b, c, d] = corners;
     let (a, b, c, d, u, v) = (&a[..n], &b[..n], &c[..n], &d[..n], &u[..n], &v[..n]);
     for i in 0..n {
-        let top = fma::<FUSED>(u[i], b[i] - a[i], a[i]);
-        let bottom = fma::<FUSED>(u[i], d[i] - c[i], c[i]);
-        out[i] = fma::<FUSED>(v[i], bottom - top, top);
+        let top = simd.fma(u[i], b[i] - a[i], a[i]);
+        let bottom = simd.fma(u[i], d[i] - c[i], c[i]);
+        out[i] = simd.fma(v[i], bottom - top, top);
     }
 }
 
 #[inline(always)]
-fn standardise_body<const FUSED: bool>(rows: &mut [f32], taper: &[f32], sum: &mut [f32], square: &mut [f32]) {
+fn standardise_body<S: Simd>(simd: S, rows: &mut [f32], taper: &[f32], sum: &mut [f32], square: &mut [f32]) {
     for row in rows.chunks_exact(RADII) {
         for ((v, s), q) in row.iter().zip(sum.iter_mut()).zip(square.iter_mut()) {
             *s += v;
-            *q = fma::<FUSED>(*v, *v, *q);
+            *q = simd.fma(*v, *v, *q);
         }
     }
     let k = 1.0 / ANGLES as f32;

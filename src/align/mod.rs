@@ -20,9 +20,11 @@
 //! after a turn cannot be registered, which [`assess`] tells when it is taught.
 
 mod aligner;
+mod assess;
 mod coarse;
 mod contrast;
 mod isa;
+mod lanes;
 mod log_polar;
 mod model;
 mod phase_correlation;
@@ -32,9 +34,15 @@ mod refine;
 mod sampling;
 mod settings;
 mod spectrum;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod walk;
 pub mod warp;
 
 pub use aligner::Aligner;
+pub use assess::{NOISE, TemplateQuality, Weakness, assess};
 pub use isa::Isa;
 pub use model::TemplateModel;
 pub use settings::{Model, Settings};

@@ -114,6 +114,16 @@ impl TemplateModel {
         self.levels.len() - 1
     }
 
+    /// The template's picture at a level.
+    pub(super) fn picture(&self, level: usize) -> &Gray {
+        &self.levels[level].picture
+    }
+
+    /// Which of its pixels mask and region leave.
+    pub(super) fn used(&self, level: usize) -> &[bool] {
+        &self.levels[level].used
+    }
+
     /// Refinement points of a level.
     pub(super) fn points(&self, level: usize) -> &LevelPoints {
         &self.levels[level].points

@@ -7,6 +7,7 @@ use rustfft::num_complex::Complex32;
 
 use super::coarse::{CoarseScratch, CoarseTemplate};
 use super::isa::kernel;
+use super::lanes::Simd;
 use super::log_polar::{ANGLES, RADII};
 use super::sampling::{self, CHUNK, Chunk};
 use super::spectrum;
@@ -160,7 +161,7 @@ kernel! {
 }
 
 #[inline(always)]
-fn turn_back_body<const FUSED: bool>(frame: &Map, frame_from_canvas: &Affine, width: usize, window: &[f32], out: &mut [f32]) {
+fn turn_back_body<S: Simd>(simd: S, frame: &Map, frame_from_canvas: &Affine, width: usize, window: &[f32], out: &mut [f32]) {
     let m = frame_from_canvas.m.map(|r| r.map(|v| v as f32));
     let mut c = Chunk::default();
     for (y, (row, window)) in out.chunks_exact_mut(width).zip(window.chunks_exact(width)).enumerate() {
@@ -171,7 +172,7 @@ fn turn_back_body<const FUSED: bool>(frame: &Map, frame_from_canvas: &Affine, wi
                 c.x[i] = m[0][0] * x + x0;
                 c.y[i] = m[1][0] * x + y0;
             }
-            sampling::bilinear::<FUSED>(frame, &mut c);
+            sampling::bilinear(simd, frame, &mut c);
             for (i, (o, w)) in out.iter_mut().zip(window).enumerate() {
                 *o = c.value[i] * c.visible[i] * w;
             }
@@ -213,7 +214,7 @@ kernel! {
 }
 
 #[inline(always)]
-fn turned_body<const FUSED: bool>(a: &[Complex32], px: Complex32, py: &[Complex32], out: &mut [Complex32]) {
+fn turned_body<S: Simd>(_: S, a: &[Complex32], px: Complex32, py: &[Complex32], out: &mut [Complex32]) {
     for ((o, a), py) in out.iter_mut().zip(a).zip(py) {
         *o = a.conj() * (px * py);
     }

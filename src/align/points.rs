@@ -31,28 +31,41 @@ pub struct LevelPoints {
     pub gx: Vec<f32>,
     /// Derivative along y.
     pub gy: Vec<f32>,
+    /// Laplacian, gray levels a px²: what a little blur adds.
+    pub laplacian: Vec<f32>,
     /// Mean template value that the light model counts from, gray levels; the same on all levels.
     pub mean: f32,
 }
 
-struct Smooth<'a> {
+/// The cubic B-spline through a picture's pixels (no prefilter) and its derivatives, at pixels.
+pub struct Smooth<'a> {
     data: &'a [u8],
     width: usize,
 }
 
-impl Smooth<'_> {
-    /// (value, gx, gy) of the B-spline at an inner pixel.
-    fn at(&self, x: usize, y: usize) -> (f32, f32, f32) {
-        let (mut value, mut gx, mut gy) = (0.0, 0.0, 0.0);
-        for (j, (ky, dy)) in [(1.0f32 / 6.0, -0.5f32), (4.0 / 6.0, 0.0), (1.0 / 6.0, 0.5)].iter().enumerate() {
+impl<'a> Smooth<'a> {
+    /// Of `picture`.
+    #[must_use]
+    pub fn new(picture: &'a Gray) -> Self {
+        Self { data: picture.data(), width: picture.width() }
+    }
+
+    /// [value, gx, gy, Laplacian] of the B-spline at an inner pixel.
+    #[must_use]
+    pub fn at(&self, x: usize, y: usize) -> [f32; 4] {
+        // Value, first and second derivative of the kernel at -1, 0, 1.
+        const KERNEL: [[f32; 3]; 3] = [[1.0 / 6.0, -0.5, 1.0], [4.0 / 6.0, 0.0, -2.0], [1.0 / 6.0, 0.5, 1.0]];
+        let [mut value, mut gx, mut gy, mut laplacian] = [0.0; 4];
+        for (j, [k, d, dd]) in KERNEL.iter().enumerate() {
             let row = &self.data[(y + j - 1) * self.width + x - 1..][..3];
             let [a, b, c] = [row[0], row[1], row[2]].map(f32::from);
             let smooth = (a + c) / 6.0 + b * (4.0 / 6.0);
-            value += ky * smooth;
-            gx += ky * 0.5 * (c - a);
-            gy += dy * smooth;
+            value += k * smooth;
+            gx += k * 0.5 * (c - a);
+            gy += d * smooth;
+            laplacian += k * (a - 2.0 * b + c) + dd * smooth;
         }
-        (value, gx, gy)
+        [value, gx, gy, laplacian]
     }
 }
 
@@ -61,14 +74,14 @@ impl LevelPoints {
     #[must_use]
     pub fn choose(picture: &Gray, used: &[bool], limit: usize, mean: f32) -> Self {
         let (w, h) = picture.size();
-        let smooth = Smooth { data: picture.data(), width: w };
+        let smooth = Smooth::new(picture);
         let mut cells: Vec<Vec<(f32, u32, u32)>> = vec![Vec::new(); CELLS * CELLS];
         for y in 1..h.saturating_sub(1) {
             for x in 1..w.saturating_sub(1) {
                 if (y - 1..=y + 1).any(|j| used[j * w + x - 1..=j * w + x + 1].contains(&false)) {
                     continue;
                 }
-                let (_, gx, gy) = smooth.at(x, y);
+                let [_, gx, gy, _] = smooth.at(x, y);
                 cells[(y * CELLS / h) * CELLS + x * CELLS / w].push((gx * gx + gy * gy, x as u32, y as u32));
             }
         }
@@ -83,18 +96,20 @@ impl LevelPoints {
         chosen.dedup();
         let mut out = Self { size: (w, h), count: chosen.len(), mean, ..Self::default() };
         for (x, y) in chosen {
-            let (value, gx, gy) = smooth.at(x as usize, y as usize);
+            let [value, gx, gy, laplacian] = smooth.at(x as usize, y as usize);
             out.x.push(x as f32);
             out.y.push(y as f32);
             out.value.push(value);
             out.gx.push(gx);
             out.gy.push(gy);
+            out.laplacian.push(laplacian);
         }
         let padded = out.count.next_multiple_of(CHUNK);
-        for (list, padding) in
-            [(&mut out.x, NOWHERE), (&mut out.y, NOWHERE), (&mut out.value, 0.0), (&mut out.gx, 0.0), (&mut out.gy, 0.0)]
-        {
-            list.resize(padded, padding);
+        for list in [&mut out.x, &mut out.y] {
+            list.resize(padded, NOWHERE);
+        }
+        for list in [&mut out.value, &mut out.gx, &mut out.gy, &mut out.laplacian] {
+            list.resize(padded, 0.0);
         }
         out
     }
@@ -115,6 +130,7 @@ fn choose_in_cell(cell: &mut [(f32, u32, u32)], count: usize, chosen: &mut Vec<(
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::Scalar;
     use super::super::sampling::{Chunk, spline};
     use super::*;
 
@@ -127,7 +143,7 @@ mod tests {
         let mut c = Chunk::default();
         c.x.copy_from_slice(&points.x[..CHUNK]);
         c.y.copy_from_slice(&points.y[..CHUNK]);
-        spline::<false>(&p, &mut c);
+        spline(Scalar, &p, &mut c);
         for i in 0..CHUNK {
             assert!(c.visible[i] == 0.0 || (c.value[i] - points.value[i]).abs() < 1e-3);
         }

@@ -5,6 +5,7 @@
 //! level 0 with `f = 2^l`.
 
 use super::isa::kernel;
+use super::lanes::Simd;
 use crate::frame::Gray;
 use crate::geometry::Affine;
 
@@ -49,7 +50,7 @@ kernel! {
 }
 
 #[inline(always)]
-fn halve_row_body<const FUSED: bool>(a: &[u8], b: &[u8], out: &mut [u8]) {
+fn halve_row_body<S: Simd>(_: S, a: &[u8], b: &[u8], out: &mut [u8]) {
     // Pairs are read as one 16-bit lane: low and high byte are then summed without any shuffle.
     let pairs = |s: [u8; 2]| u16::from_le_bytes(s);
     for ((o, a), b) in out.iter_mut().zip(a.as_chunks::<2>().0).zip(b.as_chunks::<2>().0) {

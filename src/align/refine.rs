@@ -1,24 +1,23 @@
 //! Sub-pixel refinement of a pose: sparse, robust, inverse-compositional Gauss-Newton with a model of the light.
 //!
-//! Unknowns are the pose (4 numbers of a similarity, or 6 of an affine map) and 7 of the light: gain, offset, additive gradient (2),
-//! multiplicative gradient (2), and a curvature of the gain curve. The Jacobian comes from the template (Baker & Matthews 2004), so a
+//! Unknowns are the pose (4 numbers of a similarity, or 6 of an affine map) and 8 of the light: gain, offset, additive gradient (2),
+//! multiplicative gradient (2), a curvature of the gain curve, and blur (to first order: the template's Laplacian). The Jacobian comes from the template (Baker & Matthews 2004), so a
 //! round only samples the frame. Residuals are weighted by Tukey's biweight on a scale from the median absolute deviation; samples
 //! clipped by the camera (near 0 or 255) that err to the clipped side are left out. Light and scale pass on to the next level.
 
-use super::isa::{Isa, fma, kernel};
+use super::isa::{Isa, kernel};
+use super::lanes::{LANES, Simd};
 use super::points::LevelPoints;
 use super::sampling::{self, CHUNK, Chunk};
 use crate::frame::Gray;
 use crate::geometry::Affine;
 
 /// Unknowns of the light model.
-pub const LIGHT: usize = 7;
+pub const LIGHT: usize = 8;
 /// Most unknowns: affine pose and light.
 const MOST: usize = 6 + LIGHT;
 /// Columns of the accumulated products: unknowns and the residual.
 const COLUMNS: usize = MOST + 1;
-/// Sums kept in vector lanes.
-const LANES: usize = 8;
 /// Gray levels that one unit of the gain column stands for.
 const GAIN_UNIT: f32 = 64.0;
 /// Tukey's biweight constant: 95 % efficiency on normal residuals.
@@ -33,6 +32,9 @@ const LEAST_VISIBLE: f32 = 0.2;
 const LONGEST_STEP_PX: f64 = 8.0;
 /// Lowest gain; below, contrast is gone or turned over: not the same thing.
 const LEAST_GAIN: f64 = 0.05;
+/// Added to the light's diagonal for each visible point: gain, offset, gradients; the second-order terms are held by a little more, since
+/// a plain template hardly shows them.
+const RIDGE: [f64; LIGHT] = [1e-6, 1e-6, 1e-6, 1e-6, 2e-3, 2e-3, 2e-3, 0.1];
 /// Residuals that the scale is estimated from.
 const SCALE_SAMPLES: usize = 2048;
 
@@ -183,8 +185,7 @@ pub fn refine<const P: usize>(
                 for j in k..n {
                     factor[j][k] = lanes(&sums.products[k][j]);
                 }
-                // The light's second-order terms are held by a little more, since a plain template hardly shows them.
-                factor[k][k] += if k < P { factor[k][k] * 1e-6 } else { fit[0] * if k < P + 4 { 1e-6 } else { 2e-3 } };
+                factor[k][k] += if k < P { factor[k][k] * 1e-6 } else { fit[0] * RIDGE[k - P] };
             }
             cholesky(&mut factor, n)?;
         }
@@ -267,7 +268,7 @@ kernel! {
 }
 
 #[inline(always)]
-fn sample_body<const FUSED: bool>(picture: &Gray, pose: &Affine, x: &[f32], y: &[f32], value: &mut [f32], visible: &mut [f32]) {
+fn sample_body<S: Simd>(simd: S, picture: &Gray, pose: &Affine, x: &[f32], y: &[f32], value: &mut [f32], visible: &mut [f32]) {
     let m = pose.m.map(|r| r.map(|v| v as f32));
     let mut c = Chunk::default();
     let (x, y) = (x.as_chunks::<CHUNK>().0, y.as_chunks::<CHUNK>().0);
@@ -277,7 +278,7 @@ fn sample_body<const FUSED: bool>(picture: &Gray, pose: &Affine, x: &[f32], y: &
             c.x[i] = m[0][0] * x[i] + m[0][1] * y[i] + m[0][2];
             c.y[i] = m[1][0] * x[i] + m[1][1] * y[i] + m[1][2];
         }
-        sampling::spline::<FUSED>(picture, &mut c);
+        sampling::spline(simd, picture, &mut c);
         *value = c.value;
         *visible = c.visible;
     }
@@ -289,17 +290,18 @@ fn coordinates(round: &Round, x: f32, y: f32, t: f32) -> (f32, f32, f32) {
     ((x - round.centre.0) * round.unit, (y - round.centre.1) * round.unit, (t - round.mean) * (1.0 / GAIN_UNIT))
 }
 
-/// Frame value that the light model expects; the additive gradient alone is the second result.
+/// Frame value that the light model expects; what of it is additive gradient and blur is the second result.
 #[inline(always)]
-fn expected<const FUSED: bool>(light: &[f32; LIGHT], u: f32, w: f32, tn: f32) -> (f32, f32) {
-    let gradient = fma::<FUSED>(light[2], u, light[3] * w);
-    let gain = fma::<FUSED>(light[4], u, fma::<FUSED>(light[5], w, light[0]));
-    let curve = light[6] * fma::<FUSED>(tn, tn, -0.5);
-    (fma::<FUSED>(gain, tn, light[1] + gradient + curve), gradient)
+fn expected<S: Simd>(simd: S, light: &[f32; LIGHT], u: f32, w: f32, tn: f32, laplacian: f32) -> (f32, f32) {
+    let gradient = simd.fma(light[2], u, simd.fma(light[3], w, light[7] * laplacian));
+    let gain = simd.fma(light[4], u, simd.fma(light[5], w, light[0]));
+    let curve = light[6] * simd.fma(tn, tn, -0.5);
+    (simd.fma(gain, tn, light[1] + gradient + curve), gradient)
 }
 
 #[inline(always)]
-fn absolute_residuals_body<const FUSED: bool>(
+fn absolute_residuals_body<S: Simd>(
+    simd: S,
     points: &LevelPoints,
     value: &[f32],
     round: &Round,
@@ -307,89 +309,115 @@ fn absolute_residuals_body<const FUSED: bool>(
     out: &mut [f32; CHUNK],
 ) {
     let at = start..start + CHUNK;
-    let (x, y, t, v) = (&points.x[at.clone()], &points.y[at.clone()], &points.value[at.clone()], &value[at]);
+    let (x, y, t, v) = (&points.x[at.clone()], &points.y[at.clone()], &points.value[at.clone()], &value[at.clone()]);
+    let laplacian = &points.laplacian[at];
     for i in 0..CHUNK {
         let (u, w, tn) = coordinates(round, x[i], y[i], t[i]);
-        out[i] = (v[i] - expected::<FUSED>(&round.light, u, w, tn).0).abs();
+        out[i] = (v[i] - expected(simd, &round.light, u, w, tn, laplacian[i]).0).abs();
     }
 }
 
+/// What the light model expects of eight points: (frame value, additive gradient and blur in it).
 #[inline(always)]
-fn accumulate_body<const FUSED: bool, const P: usize>(
+fn expected_lanes<S: Simd>(simd: S, light: &[S::V; LIGHT], u: S::V, w: S::V, tn: S::V, laplacian: S::V) -> (S::V, S::V) {
+    let extra = simd.mul_add(light[2], u, simd.mul_add(light[3], w, simd.mul(light[7], laplacian)));
+    let gain = simd.mul_add(light[4], u, simd.mul_add(light[5], w, light[0]));
+    let curve = simd.mul(light[6], simd.mul_add(tn, tn, simd.splat(-0.5)));
+    (simd.mul_add(gain, tn, simd.add(simd.add(light[1], extra), curve)), extra)
+}
+
+#[inline(always)]
+fn accumulate_body<S: Simd, const P: usize>(
+    simd: S,
     points: &LevelPoints,
     value: &[f32],
     visible: &[f32],
     round: &Round,
     sums: &mut Sums,
 ) {
+    const BLOCKS: usize = CHUNK / LANES;
     let n = P + LIGHT;
-    let mut column = [[0.0f32; CHUNK]; COLUMNS];
-    let mut weight = [0.0f32; CHUNK];
-    for k in 0..points.x.len() / CHUNK {
-        let at = k * CHUNK..(k + 1) * CHUNK;
-        let (x, y, t) = (&points.x[at.clone()], &points.y[at.clone()], &points.value[at.clone()]);
-        let (gx, gy) = (&points.gx[at.clone()], &points.gy[at.clone()]);
-        let (v, seen) = (&value[at.clone()], &visible[at]);
-        for i in 0..CHUNK {
-            let (u, w, tn) = coordinates(round, x[i], y[i], t[i]);
-            column[0][i] = gx[i];
-            column[1][i] = gy[i];
+    let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+    // No closures among the lane operations: the compiler does not always inline one into a function with more instructions switched on.
+    let mut light = [zero; LIGHT];
+    for (l, c) in light.iter_mut().zip(&round.light) {
+        *l = simd.splat(*c);
+    }
+    let (centre_x, centre_y) = (simd.splat(round.centre.0), simd.splat(round.centre.1));
+    let (unit, mean, gain_unit) = (simd.splat(round.unit), simd.splat(round.mean), simd.splat(1.0 / GAIN_UNIT));
+    let (scale, low, high) = (simd.splat(round.weight_scale), simd.splat(round.clipped.0), simd.splat(round.clipped.1));
+    let [x, y, t, gx, gy, laplacian, value, visible] =
+        [&points.x, &points.y, &points.value, &points.gx, &points.gy, &points.laplacian, value, visible]
+            .map(|list| list.as_chunks::<LANES>().0);
+    let mut column = [[[0.0f32; LANES]; BLOCKS]; COLUMNS];
+    let mut weight = [[0.0f32; LANES]; BLOCKS];
+    let mut fit = [zero; 7];
+    for (f, sum) in fit.iter_mut().zip(&sums.fit) {
+        *f = simd.load(sum);
+    }
+    for chunk in 0..points.x.len() / CHUNK {
+        for b in 0..BLOCKS {
+            let i = chunk * BLOCKS + b;
+            let (seen, v, t) = (simd.load(&visible[i]), simd.load(&value[i]), simd.load(&t[i]));
+            let (gx, gy, laplacian) = (simd.load(&gx[i]), simd.load(&gy[i]), simd.load(&laplacian[i]));
+            let u = simd.mul(simd.sub(simd.load(&x[i]), centre_x), unit);
+            let w = simd.mul(simd.sub(simd.load(&y[i]), centre_y), unit);
+            let tn = simd.mul(simd.sub(t, mean), gain_unit);
+            let (model, extra) = expected_lanes(simd, &light, u, w, tn, laplacian);
+            let r = simd.sub(v, model);
+            let z = simd.mul(r, scale);
+            let open = simd.max(simd.mul_sub_from(z, z, one), zero);
+            let clipped =
+                simd.or(simd.and(simd.less(v, low), simd.less(zero, r)), simd.and(simd.less(high, v), simd.less(r, zero)));
+            simd.store(simd.and_not(clipped, simd.mul(simd.mul(open, open), seen)), &mut weight[b]);
+            simd.store(gx, &mut column[0][b]);
+            simd.store(gy, &mut column[1][b]);
             if P == 4 {
-                column[2][i] = fma::<FUSED>(gx[i], u, gy[i] * w);
-                column[3][i] = fma::<FUSED>(gy[i], u, -(gx[i] * w));
+                simd.store(simd.mul_add(gx, u, simd.mul(gy, w)), &mut column[2][b]);
+                simd.store(simd.mul_sub_from(gx, w, simd.mul(gy, u)), &mut column[3][b]);
             } else {
-                column[2][i] = gx[i] * u;
-                column[3][i] = gy[i] * u;
-                column[4][i] = gx[i] * w;
-                column[5][i] = gy[i] * w;
+                simd.store(simd.mul(gx, u), &mut column[2][b]);
+                simd.store(simd.mul(gy, u), &mut column[3][b]);
+                simd.store(simd.mul(gx, w), &mut column[4][b]);
+                simd.store(simd.mul(gy, w), &mut column[5][b]);
             }
-            column[P][i] = tn;
-            column[P + 1][i] = 1.0;
-            column[P + 2][i] = u;
-            column[P + 3][i] = w;
-            column[P + 4][i] = tn * u;
-            column[P + 5][i] = tn * w;
-            column[P + 6][i] = fma::<FUSED>(tn, tn, -0.5);
-            let (model, _) = expected::<FUSED>(&round.light, u, w, tn);
-            let r = v[i] - model;
-            column[n][i] = r;
-            let z = r * round.weight_scale;
-            let open = fma::<FUSED>(-z, z, 1.0).max(0.0);
-            let cut = ((v[i] <= round.clipped.0) & (r > 0.0)) | ((v[i] >= round.clipped.1) & (r < 0.0));
-            weight[i] = if cut { 0.0 } else { open * open * seen[i] };
-        }
-        // Sums for the figures.
-        for b in 0..CHUNK / LANES {
-            for l in 0..LANES {
-                let i = b * LANES + l;
-                let gradient = fma::<FUSED>(round.light[2], column[P + 2][i], round.light[3] * column[P + 3][i]);
-                let (t, v) = (t[i] * seen[i], (v[i] - gradient) * seen[i]);
-                let inlier = if column[n][i].abs() * round.weight_scale < 1.0 { seen[i] } else { 0.0 };
-                sums.fit[0][l] += seen[i];
-                sums.fit[1][l] += inlier;
-                sums.fit[2][l] += t;
-                sums.fit[3][l] += v;
-                sums.fit[4][l] = fma::<FUSED>(t, t, sums.fit[4][l]);
-                sums.fit[5][l] = fma::<FUSED>(v, v, sums.fit[5][l]);
-                sums.fit[6][l] = fma::<FUSED>(t, v, sums.fit[6][l]);
-            }
+            simd.store(tn, &mut column[P][b]);
+            simd.store(one, &mut column[P + 1][b]);
+            simd.store(u, &mut column[P + 2][b]);
+            simd.store(w, &mut column[P + 3][b]);
+            simd.store(simd.mul(tn, u), &mut column[P + 4][b]);
+            simd.store(simd.mul(tn, w), &mut column[P + 5][b]);
+            simd.store(simd.mul_add(tn, tn, simd.splat(-0.5)), &mut column[P + 6][b]);
+            simd.store(laplacian, &mut column[P + 7][b]);
+            simd.store(r, &mut column[n][b]);
+            let (t, v) = (simd.mul(t, seen), simd.mul(simd.sub(v, extra), seen));
+            fit[0] = simd.add(fit[0], seen);
+            fit[1] = simd.add(fit[1], simd.and(simd.less(zero, open), seen));
+            fit[2] = simd.add(fit[2], t);
+            fit[3] = simd.add(fit[3], v);
+            fit[4] = simd.mul_add(t, t, fit[4]);
+            fit[5] = simd.mul_add(v, v, fit[5]);
+            fit[6] = simd.mul_add(t, v, fit[6]);
         }
         for j in 0..n {
-            let mut weighted = [0.0f32; CHUNK];
-            for i in 0..CHUNK {
-                weighted[i] = weight[i] * column[j][i];
+            let mut weighted = [zero; BLOCKS];
+            for b in 0..BLOCKS {
+                weighted[b] = simd.mul(simd.load(&weight[b]), simd.load(&column[j][b]));
             }
             let from = if round.normal_matrix { j } else { n };
             for (sum, c) in sums.products[j][from..=n].iter_mut().zip(&column[from..=n]) {
-                let mut s = *sum;
-                for b in 0..CHUNK / LANES {
-                    for l in 0..LANES {
-                        s[l] = fma::<FUSED>(weighted[b * LANES + l], c[b * LANES + l], s[l]);
-                    }
+                // Two chains, so that one addition need not wait for the other.
+                let (mut even, mut odd) = (simd.load(sum), zero);
+                for b in (0..BLOCKS).step_by(2) {
+                    even = simd.mul_add(weighted[b], simd.load(&c[b]), even);
+                    odd = simd.mul_add(weighted[b + 1], simd.load(&c[b + 1]), odd);
                 }
-                *sum = s;
+                simd.store(simd.add(even, odd), sum);
             }
         }
+    }
+    for (sum, fit) in sums.fit.iter_mut().zip(fit) {
+        simd.store(fit, sum);
     }
 }
 

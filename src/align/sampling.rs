@@ -4,7 +4,7 @@
 //! faster), and the weights (vector). Positions outside are moved inside for the loads and reported as not visible, so that the passes
 //! need no branch.
 
-use super::isa::fma;
+use super::lanes::Simd;
 use crate::frame::{Gray, Map};
 
 /// Positions handled at a time: small enough that everything stays in the first-level cache.
@@ -32,7 +32,8 @@ impl Default for Chunk {
 /// `index[i]` = position of the top left tap, `fx`, `fy` = distance from the tap at `(before, before)` of the support.
 /// A support of `before` pixels left of the position's pixel and `after` right of it must fit the `width` x `height` picture.
 #[inline(always)]
-fn locate<const FUSED: bool>(
+fn locate<S: Simd>(
+    _: S,
     c: &mut Chunk,
     width: usize,
     height: usize,
@@ -61,10 +62,10 @@ fn locate<const FUSED: bool>(
 
 /// Bilinear samples of `plane` at the chunk's positions. The plane must be at least 2x2.
 #[inline(always)]
-pub fn bilinear<const FUSED: bool>(plane: &Map, c: &mut Chunk) {
+pub fn bilinear<S: Simd>(simd: S, plane: &Map, c: &mut Chunk) {
     let (w, h) = plane.size();
     let (mut index, mut fx, mut fy) = ([0; CHUNK], [0.0; CHUNK], [0.0; CHUNK]);
-    locate::<FUSED>(c, w, h, 0, 1, &mut index, &mut fx, &mut fy);
+    locate(simd, c, w, h, 0, 1, &mut index, &mut fx, &mut fy);
     let data = plane.data();
     let mut taps = [[0.0f32; CHUNK]; 4];
     for i in 0..CHUNK {
@@ -76,29 +77,29 @@ pub fn bilinear<const FUSED: bool>(plane: &Map, c: &mut Chunk) {
         taps[3][i] = t[w + 1];
     }
     for i in 0..CHUNK {
-        let top = fma::<FUSED>(fx[i], taps[1][i] - taps[0][i], taps[0][i]);
-        let bottom = fma::<FUSED>(fx[i], taps[3][i] - taps[2][i], taps[2][i]);
-        c.value[i] = fma::<FUSED>(fy[i], bottom - top, top);
+        let top = simd.fma(fx[i], taps[1][i] - taps[0][i], taps[0][i]);
+        let bottom = simd.fma(fx[i], taps[3][i] - taps[2][i], taps[2][i]);
+        c.value[i] = simd.fma(fy[i], bottom - top, top);
     }
 }
 
 /// Weights of the cubic B-spline at -1, 0, 1, 2 from a position `f` past tap 0.
 #[inline(always)]
-pub fn spline_weights<const FUSED: bool>(f: f32) -> [f32; 4] {
+pub fn spline_weights<S: Simd>(simd: S, f: f32) -> [f32; 4] {
     let g = 1.0 - f;
     let (f2, g2) = (f * f, g * g);
     // (4 - 6 f² + 3 f³) / 6 and its mirror image.
-    let inner = |t: f32, t2: f32| fma::<FUSED>(t2, fma::<FUSED>(0.5, t, -1.0), 2.0 / 3.0);
+    let inner = |t: f32, t2: f32| simd.fma(t2, simd.fma(0.5, t, -1.0), 2.0 / 3.0);
     [g2 * g * (1.0 / 6.0), inner(f, f2), inner(g, g2), f2 * f * (1.0 / 6.0)]
 }
 
 /// Cubic B-spline samples (without prefilter, so smoothing: 1/6, 4/6, 1/6 at a pixel) of `picture` at the chunk's positions.
 /// The picture must be at least 4x4.
 #[inline(always)]
-pub fn spline<const FUSED: bool>(picture: &Gray, c: &mut Chunk) {
+pub fn spline<S: Simd>(simd: S, picture: &Gray, c: &mut Chunk) {
     let (w, h) = picture.size();
     let (mut index, mut fx, mut fy) = ([0; CHUNK], [0.0; CHUNK], [0.0; CHUNK]);
-    locate::<FUSED>(c, w, h, 1, 2, &mut index, &mut fx, &mut fy);
+    locate(simd, c, w, h, 1, 2, &mut index, &mut fx, &mut fy);
     let data = picture.data();
     // A row of four pixels is one 32-bit load.
     let mut taps = [[0u32; CHUNK]; 4];
@@ -112,20 +113,28 @@ pub fn spline<const FUSED: bool>(picture: &Gray, c: &mut Chunk) {
         taps[3][i] = four(3 * w);
     }
     for i in 0..CHUNK {
-        let (wx, wy) = (spline_weights::<FUSED>(fx[i]), spline_weights::<FUSED>(fy[i]));
+        let (wx, wy) = (spline_weights(simd, fx[i]), spline_weights(simd, fy[i]));
         let row = |t: u32| {
             let b = |shift: u32| ((t >> shift) & 255) as i32 as f32;
-            let s = fma::<FUSED>(wx[1], b(8), wx[0] * b(0));
-            fma::<FUSED>(wx[3], b(24), fma::<FUSED>(wx[2], b(16), s))
+            let s = simd.fma(wx[1], b(8), wx[0] * b(0));
+            simd.fma(wx[3], b(24), simd.fma(wx[2], b(16), s))
         };
-        let s = fma::<FUSED>(wy[1], row(taps[1][i]), wy[0] * row(taps[0][i]));
-        c.value[i] = fma::<FUSED>(wy[3], row(taps[3][i]), fma::<FUSED>(wy[2], row(taps[2][i]), s));
+        let s = simd.fma(wy[1], row(taps[1][i]), wy[0] * row(taps[0][i]));
+        c.value[i] = simd.fma(wy[3], row(taps[3][i]), simd.fma(wy[2], row(taps[2][i]), s));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::isa::{Isa, kernel};
     use super::*;
+
+    kernel! {
+        fn spline_by(picture: &Gray, c: &mut Chunk) = spline
+    }
+    kernel! {
+        fn bilinear_by(plane: &Map, c: &mut Chunk) = bilinear
+    }
 
     fn positions(w: usize, h: usize) -> Chunk {
         let mut c = Chunk::default();
@@ -146,8 +155,8 @@ mod tests {
     fn spline_samples_equal_the_definition_and_know_their_border() {
         let p = Gray::from_fn(13, 9, |x, y| ((x * 37 + y * 71 + x * y * 5) % 256) as u8);
         let (mut a, mut b) = (positions(13, 9), positions(13, 9));
-        spline::<false>(&p, &mut a);
-        spline::<true>(&p, &mut b);
+        spline_by(Isa::scalar(), &p, &mut a);
+        spline_by(Isa::detect(), &p, &mut b);
         let weight = |d: f32| {
             let d = d.abs();
             if d < 1.0 { (4.0 - 6.0 * d * d + 3.0 * d * d * d) / 6.0 } else { (2.0 - d).max(0.0).powi(3) / 6.0 }
@@ -173,7 +182,7 @@ mod tests {
     fn bilinear_samples_a_plane_exactly() {
         let p = Map::from_fn(13, 9, |x, y| 3.0 * x as f32 - 2.0 * y as f32);
         let mut c = positions(13, 9);
-        bilinear::<false>(&p, &mut c);
+        bilinear_by(Isa::detect(), &p, &mut c);
         for i in 0..CHUNK {
             let (x, y) = (c.x[i], c.y[i]);
             let inside = x >= 0.0 && y >= 0.0 && x < 12.0 && y < 8.0;

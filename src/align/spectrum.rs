@@ -10,7 +10,8 @@ use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::num_complex::Complex32;
 use rustfft::{Fft, FftPlanner};
 
-use super::isa::{fma, kernel};
+use super::isa::kernel;
+use super::lanes::Simd;
 
 /// Smallest even length >= `n` with no prime factor above 5: what the FFT is fast at.
 #[must_use]
@@ -168,9 +169,9 @@ kernel! {
 }
 
 #[inline(always)]
-fn root_magnitude_body<const FUSED: bool>(spectrum: &[Complex32], out: &mut [f32]) {
+fn root_magnitude_body<S: Simd>(simd: S, spectrum: &[Complex32], out: &mut [f32]) {
     for (o, c) in out.iter_mut().zip(spectrum) {
-        *o = fma::<FUSED>(c.re, c.re, c.im * c.im).sqrt().sqrt();
+        *o = simd.fma(c.re, c.re, c.im * c.im).sqrt().sqrt();
     }
 }
 
@@ -183,11 +184,11 @@ kernel! {
 const TINY_POWER: f32 = 1e-6;
 
 #[inline(always)]
-fn half_whitened_body<const FUSED: bool>(a: &[Complex32], b: &[Complex32], out: &mut [Complex32]) {
+fn half_whitened_body<S: Simd>(simd: S, a: &[Complex32], b: &[Complex32], out: &mut [Complex32]) {
     for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
-        let re = fma::<FUSED>(a.re, b.re, a.im * b.im);
-        let im = fma::<FUSED>(a.im, b.re, -(a.re * b.im));
-        let w = 1.0 / fma::<FUSED>(re, re, fma::<FUSED>(im, im, TINY_POWER)).sqrt().sqrt();
+        let re = simd.fma(a.re, b.re, a.im * b.im);
+        let im = simd.fma(a.im, b.re, -(a.re * b.im));
+        let w = 1.0 / simd.fma(re, re, simd.fma(im, im, TINY_POWER)).sqrt().sqrt();
         *o = Complex32::new(re * w, im * w);
     }
 }

@@ -4,7 +4,8 @@
 //! rounded and clamped to 0..255. Taps beyond the border repeat the border pixel. A frame pixel is valid where its position on the
 //! template lies within the template's pixel centres, [0, w-1] x [0, h-1].
 
-use super::isa::{Isa, fma, kernel};
+use super::isa::{Isa, kernel};
+use super::lanes::Simd;
 use crate::frame::Gray;
 use crate::geometry::Affine;
 
@@ -78,13 +79,13 @@ kernel! {
 
 /// Weights of the taps at -1, 0, 1, 2 from a position `f` past tap 0.
 #[inline(always)]
-fn weights<const FUSED: bool>(f: f32) -> [f32; 4] {
-    let poly = |a: f32, b: f32, c: f32, d: f32| fma::<FUSED>(f, fma::<FUSED>(f, fma::<FUSED>(f, a, b), c), d);
+fn weights<S: Simd>(simd: S, f: f32) -> [f32; 4] {
+    let poly = |a: f32, b: f32, c: f32, d: f32| simd.fma(f, simd.fma(f, simd.fma(f, a, b), c), d);
     [poly(-0.5, 1.0, -0.5, 0.0), poly(1.5, -2.5, 0.0, 1.0), poly(-1.5, 2.0, 0.5, 0.0), poly(0.5, -0.5, 0.0, 0.0)]
 }
 
 #[inline(always)]
-fn warp_row_body<const FUSED: bool>(template: &Gray, template_from_frame: &Affine, y: usize, first: usize, out: &mut [u8]) {
+fn warp_row_body<S: Simd>(simd: S, template: &Gray, template_from_frame: &Affine, y: usize, first: usize, out: &mut [u8]) {
     let (w, h) = template.size();
     let data = template.data();
     let m = &template_from_frame.m;
@@ -102,7 +103,7 @@ fn warp_row_body<const FUSED: bool>(template: &Gray, template_from_frame: &Affin
         let (bx, by) = (bx as i32, by as i32);
         let (sx, sy) = (m[0][0] as f32, m[1][0] as f32);
         for i in 0..CHUNK {
-            let (x, y) = (fma::<FUSED>(sx, i as i32 as f32, ox), fma::<FUSED>(sy, i as i32 as f32, oy));
+            let (x, y) = (simd.fma(sx, i as i32 as f32, ox), simd.fma(sy, i as i32 as f32, oy));
             let (x1, y1) = (x.floor(), y.floor());
             fx[i] = x - x1;
             fy[i] = y - y1;
@@ -131,14 +132,14 @@ fn warp_row_body<const FUSED: bool>(template: &Gray, template_from_frame: &Affin
             }
         }
         for i in 0..CHUNK {
-            let (wx, wy) = (weights::<FUSED>(fx[i]), weights::<FUSED>(fy[i]));
+            let (wx, wy) = (weights(simd, fx[i]), weights(simd, fy[i]));
             let row = |t: u32| {
                 let b = |shift: u32| ((t >> shift) & 255) as i32 as f32;
-                let s = fma::<FUSED>(wx[1], b(8), wx[0] * b(0));
-                fma::<FUSED>(wx[3], b(24), fma::<FUSED>(wx[2], b(16), s))
+                let s = simd.fma(wx[1], b(8), wx[0] * b(0));
+                simd.fma(wx[3], b(24), simd.fma(wx[2], b(16), s))
             };
-            let s = fma::<FUSED>(wy[1], row(taps[1][i]), wy[0] * row(taps[0][i]));
-            let v = fma::<FUSED>(wy[3], row(taps[3][i]), fma::<FUSED>(wy[2], row(taps[2][i]), s));
+            let s = simd.fma(wy[1], row(taps[1][i]), wy[0] * row(taps[0][i]));
+            let v = simd.fma(wy[3], row(taps[3][i]), simd.fma(wy[2], row(taps[2][i]), s));
             value[i] = (v.clamp(0.0, 255.0) + 0.5) as i32 as u8;
         }
         out.copy_from_slice(&value[..=last]);
