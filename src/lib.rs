@@ -7,9 +7,6 @@
 //! Layers, in reading order: the core (no threads of its own, devices or sockets; always compiled), the daemon (feature `daemon`), the
 //! trainer (feature `train`). `ARCHITECTURE.md` draws the picture.
 
-#[cfg(test)]
-mod allocations;
-
 // -- core
 pub mod align;
 pub mod calibrate;

@@ -7,7 +7,7 @@ use crate::support::root;
 
 /// Layers from the bottom up; a module may use its own layer and those below.
 const LAYERS: &[&[&str]] = &[
-    &["error", "clock", "telemetry", "allocations"],
+    &["error", "clock", "telemetry"],
     &["frame", "geometry", "font", "golden", "shutdown", "logging"],
     &[
         "align",
