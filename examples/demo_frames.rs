@@ -14,7 +14,7 @@ use ssds::simulate::part::{PartOptions, Product};
 
 const PRODUCT_SEED: u64 = 11;
 const OTHER_PRODUCT_SEED: u64 = 7;
-const PART_SEED: u64 = 1;
+const PART_SEED: u64 = 2;
 const TEMPLATE_PX: (usize, usize) = (480, 360);
 const FRAME_PX: (usize, usize) = (640, 480);
 const JPEG_QUALITY: u8 = 92;

@@ -39,7 +39,7 @@ proptest! {
 
     #[test]
     fn a_known_similarity_is_recovered(
-        seed in 0u64..1000, rotation in -3.14f64..3.14, scale in 0.8f64..1.25, dx in -25.0f64..25.0, dy in -25.0f64..25.0
+        seed in 0u64..1000, rotation in -3.1f64..3.1, scale in 0.8f64..1.25, dx in -25.0f64..25.0, dy in -25.0f64..25.0
     ) {
         let (scene, template) = (Scene::new(seed), board(192, 192, seed));
         let truth = Affine::about_centres(rotation, scale, dx, dy, (192, 192), (192, 192));
@@ -52,7 +52,7 @@ proptest! {
 
     #[test]
     fn sizes_and_shapes_may_differ(
-        seed in 0u64..1000, rotation in -3.14f64..3.14, tw in 150usize..280, th in 150usize..280, fw in 180usize..300, fh in 180usize..300
+        seed in 0u64..1000, rotation in -3.1f64..3.1, tw in 150usize..280, th in 150usize..280, fw in 180usize..300, fh in 180usize..300
     ) {
         let template = board(tw, th, seed);
         let truth = Affine::about_centres(rotation, 0.95, 6.0, -4.0, (tw, th), (fw, fh));

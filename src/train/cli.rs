@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Result};
+use crate::simulate;
+use crate::train::ablate::{self, Bench, Plan};
 use crate::train::checkpoint::{Checkpoint, write_atomic};
 use crate::train::config::{DeviceKind, TrainConfig};
+use crate::train::engine::Engine;
+use crate::train::evaluate::Marker;
 use crate::train::export;
 use crate::train::run::{self, Ending, RunOptions};
 use crate::train::spec::Preset;
@@ -28,6 +32,21 @@ enum Command {
     Train(TrainArgs),
     /// Writes a checkpoint's network as ONNX, its threshold calibrated on simulation.
     Export(ExportArgs),
+    /// Writes simulated pairs: pictures, masks, a manifest, a contact sheet.
+    Simulate(SimulateArgs),
+    /// Trains without each part of the recipe in turn and tables what it was worth.
+    Ablate(AblateArgs),
+    /// Scores a checkpoint on a pair manifest.
+    Score {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The manifest (pairs.jsonl); its poses are used where it has them.
+        #[arg(long)]
+        pairs: PathBuf,
+        /// Components of fewer pixels do not count.
+        #[arg(long, default_value_t = 4)]
+        min_area: usize,
+    },
     /// Says what a checkpoint holds.
     Inspect {
         /// The checkpoint.
@@ -96,6 +115,62 @@ struct ExportArgs {
     no_check: bool,
 }
 
+#[derive(Debug, Args)]
+struct SimulateArgs {
+    /// Recipe: wide or paper.
+    #[arg(long, default_value = "wide")]
+    preset: simulate::Preset,
+    /// Pairs.
+    #[arg(long, default_value_t = 64)]
+    n: usize,
+    /// Seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Side of the pictures, px.
+    #[arg(long, default_value_t = 128)]
+    size: usize,
+    /// Folder to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct AblateArgs {
+    /// Folder of runs and scores; the same folder goes on where it stopped.
+    #[arg(long)]
+    out: PathBuf,
+    /// Markdown file with the table.
+    #[arg(long, default_value = "docs/bench/ablation.md")]
+    report: PathBuf,
+    /// Settings in TOML that all variants share.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Size of the network.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Steps of every variant.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Seeds.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    seeds: Vec<u64>,
+    /// A manifest of real boards as NAME=PATH or NAME=PATH:MIN_AREA; may be given again.
+    #[arg(long = "bench", value_parser = bench)]
+    benches: Vec<Bench>,
+    /// Threads that simulate.
+    #[arg(long, default_value_t = 1)]
+    simulation_threads: usize,
+}
+
+fn bench(text: &str) -> std::result::Result<Bench, String> {
+    let (name, rest) = text.split_once('=').ok_or_else(|| format!("wanted NAME=PATH or NAME=PATH:MIN_AREA, got {text}"))?;
+    let (path, area) = match rest.rsplit_once(':') {
+        Some((path, area)) => (path, area.parse().map_err(|_| format!("MIN_AREA must be a number of pixels, got {area}"))?),
+        None => (rest, 4),
+    };
+    Ok(Bench { name: name.to_string(), manifest: PathBuf::from(path), min_area_px: area })
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -103,6 +178,9 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Train(args) => train(&args),
         Command::Export(args) => export_checkpoint(&args),
+        Command::Simulate(args) => simulate_pairs(&args),
+        Command::Ablate(args) => ablate_variants(&args),
+        Command::Score { checkpoint, pairs, min_area } => score_pairs(&checkpoint, &pairs, min_area),
         Command::Inspect { checkpoint } => inspect(&checkpoint),
     };
     match done {
@@ -139,6 +217,21 @@ fn settings(args: &TrainArgs, mut config: TrainConfig) -> TrainConfig {
     config
 }
 
+/// Set by the first Ctrl-C or SIGTERM; the second ends at once.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    ctrlc::set_handler(move || {
+        // the last checkpoint is whole in any case
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; once more ends at once");
+    })
+    .map_err(|e| Error::internal(format!("installing the signal handler: {e}")))?;
+    Ok(stop)
+}
+
 fn train(args: &TrainArgs) -> Result<()> {
     let options = RunOptions { folder: args.out.clone(), simulation_threads: args.simulation_threads, quiet: args.quiet };
     let base = match &args.config {
@@ -151,16 +244,7 @@ fn train(args: &TrainArgs) -> Result<()> {
         state.config = settings(args, state.config);
         state.config.check()?;
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    ctrlc::set_handler(move || {
-        // the second signal ends at once: the last checkpoint is whole in any case
-        if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step; once more ends at once");
-    })
-    .map_err(|e| Error::internal(format!("installing the signal handler: {e}")))?;
+    let stop = stop_on_signal()?;
     let ending = run::train(&layout, &mut state, &options, &stop)?;
     if ending == Ending::Stopped {
         eprintln!("stopped after step {}; go on with: ssds-train train --resume --out {}", state.step, args.out.display());
@@ -195,6 +279,50 @@ fn export_checkpoint(args: &ExportArgs) -> Result<()> {
     if !args.no_check {
         println!("{}", export::check(&layout, &state, &made, &args.out)?);
     }
+    Ok(())
+}
+
+fn simulate_pairs(args: &SimulateArgs) -> Result<()> {
+    let config = simulate::Config::preset(args.preset).with_size(args.size);
+    let made = simulate::export(&config, args.seed, args.n, &args.out)?;
+    println!("{} pairs ({} without a defect): {}", made.pairs, made.clean, made.manifest.display());
+    println!("contact sheet: {}", made.sheet.display());
+    Ok(())
+}
+
+fn ablate_variants(args: &AblateArgs) -> Result<()> {
+    let mut config = match &args.config {
+        Some(path) => TrainConfig::load(path)?,
+        None => TrainConfig::default(),
+    };
+    if let Some(v) = args.preset {
+        config.preset = v;
+    }
+    if let Some(v) = args.steps {
+        config.steps = v;
+    }
+    let command = std::env::args().skip(1).fold("ssds-train".to_string(), |c, a| format!("{c} {a}"));
+    let plan = Plan {
+        config,
+        seeds: args.seeds.clone(),
+        folder: args.out.clone(),
+        report: args.report.clone(),
+        benches: args.benches.clone(),
+        simulation_threads: args.simulation_threads,
+        command,
+    };
+    let stop = stop_on_signal()?;
+    ablate::ablate(&plan, &stop)
+}
+
+fn score_pairs(checkpoint: &Path, pairs: &Path, min_area: usize) -> Result<()> {
+    let (layout, state) = Checkpoint::load(checkpoint)?;
+    let made = export::export(&layout, &state, "score", "unknown")?;
+    let mut engine = Engine::new(&layout, state.config.device)?;
+    let marker = Marker { layout: &layout, params: &state.average, stats: &made.stats, calibration: made.calibration };
+    let report = marker.report(&mut engine, pairs, min_area)?;
+    let text = serde_json::to_string_pretty(&report).map_err(|e| Error::internal(format!("report as JSON: {e}")))?;
+    println!("{text}");
     Ok(())
 }
 

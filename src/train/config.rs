@@ -98,7 +98,7 @@ impl Default for TrainConfig {
             seed: 1,
             steps: 12_000,
             max_minutes: None,
-            stages: vec![Stage { crop_px: 128, batch: 16, until: 0.85 }, Stage { crop_px: 256, batch: 6, until: 1.0 }],
+            stages: vec![Stage { crop_px: 128, batch: 16, until: 1.0 }],
             scene_factor: 1.25,
             reuse: 4,
             pool: 256,
@@ -332,7 +332,10 @@ mod tests {
         assert!(rates[0] > 0.0 && rates[0] < 0.01 * top);
         assert!(rates[3..].windows(2).all(|w| w[1] <= w[0]));
         assert!((rates[100] - config.final_rate * top).abs() < 1e-12);
-        assert_eq!((config.stage(0.0).0, config.stage(0.849).0, config.stage(0.85).0, config.stage(1.0).0), (0, 0, 1, 1));
+        let two = vec![Stage { crop_px: 128, batch: 16, until: 0.85 }, Stage { crop_px: 256, batch: 6, until: 1.0 }];
+        let mixed = TrainConfig { stages: two, ..config.clone() };
+        mixed.check().unwrap();
+        assert_eq!((mixed.stage(0.0).0, mixed.stage(0.849).0, mixed.stage(0.85).0, mixed.stage(1.0).0), (0, 0, 1, 1));
         assert_eq!(config.irrelevance_weight(0.0), 0.0);
         assert_eq!(config.irrelevance_weight(0.5), config.loss.irrelevance);
     }

@@ -7,6 +7,8 @@ use std::process::Command;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Kind, Result};
+use crate::frame::Map;
+use crate::golden::{self, Golden};
 use crate::train::batch::{self, Batch, Loader};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::TrainConfig;
@@ -19,6 +21,9 @@ use crate::train::validate::{Scores, score};
 const STATISTICS_BATCHES: usize = 24;
 /// Pairs of the calibration, on the validation's seed.
 const CALIBRATION_PAIRS: usize = 96;
+/// Seed and side of the golden input that the model file carries its answer to.
+const GOLDEN_SEED: u64 = 1;
+const GOLDEN_PX: usize = 128;
 /// Largest difference between the model file under ONNX Runtime and the network.
 pub const TOLERANCE: f32 = 1e-5;
 
@@ -81,7 +86,7 @@ pub fn export(layout: &Layout, state: &Checkpoint, name: &str, revision: &str) -
     let scores = score(&calibrated, &held_out);
     let scores_json = serde_json::to_string(&scores).map_err(|e| Error::internal(format!("scores as JSON: {e}")))?;
     let text = |k: &str, v: String| (format!("ssds.{k}"), v);
-    let metadata = [
+    let mut metadata = vec![
         text("name", name.to_string()),
         text("version", env!("CARGO_PKG_VERSION").to_string()),
         text("preset", config.preset.name().to_string()),
@@ -90,6 +95,12 @@ pub fn export(layout: &Layout, state: &Checkpoint, name: &str, revision: &str) -
         text("scores", scores_json),
         text("revision", revision.to_string()),
     ];
+    let (template, frame) = golden::pair(GOLDEN_SEED, GOLDEN_PX, GOLDEN_PX);
+    let mut input: Vec<f32> = [template, frame].iter().flat_map(|p| p.data().iter().map(|v| f32::from(*v) / 255.0)).collect();
+    input.chunks_exact_mut(GOLDEN_PX * GOLDEN_PX).for_each(batch::standardise);
+    let logits = engine.logits(&state.average, &stats, &input, GOLDEN_PX)?;
+    let answer = logits.iter().map(|z| 1.0 / (1.0 + (-calibration.scale * (z - calibration.centre)).exp())).collect();
+    metadata.extend(Golden::of(GOLDEN_SEED, &Map::from_vec(GOLDEN_PX, GOLDEN_PX, answer)?).to_metadata());
     let bytes = onnx::export(layout, &state.average, &stats, calibration, &metadata);
     let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
     Ok(Export { bytes, scores, calibration, stats, sha256 })

@@ -2,14 +2,16 @@
 //!
 //! Reading order: [`spec`] (the network's parts), [`config`] (a run's settings), [`batch`] (simulated crops), [`net`] (the network on
 //! burn), [`cpu`] (the same by hand for processors), [`phase`] and [`loss`] (L_irr and L), [`engine`] (a step), [`optim`], [`validate`],
-//! [`checkpoint`], [`run`] (the loop), [`onnx`] (the exported graph). burn is used in this module only.
+//! [`checkpoint`], [`run`] (the loop), [`onnx`] and [`export`] (the model file), [`evaluate`] and [`ablate`] (what it is worth), [`cli`]. burn is used in this module only.
 
+pub mod ablate;
 pub mod batch;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod cpu;
 pub mod engine;
+pub mod evaluate;
 pub mod export;
 pub mod loss;
 pub mod net;

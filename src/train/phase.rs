@@ -216,7 +216,8 @@ mod tests {
         };
         let mut out = vec![0f32; n * n];
         for _ in 0..12 {
-            let (cx, cy, r, ratio, angle, a) = (next(), next(), 0.02 + 0.06 * next(), 0.3 + next(), 3.14 * next(), 0.5 + next());
+            let (cx, cy, r, ratio, angle, a) =
+                (next(), next(), 0.02 + 0.06 * next(), 0.3 + next(), std::f32::consts::PI * next(), 0.5 + next());
             for y in 0..n {
                 for x in 0..n {
                     let (dx, dy) = (x as f32 / n as f32 - cx, y as f32 / n as f32 - cy);

@@ -11,3 +11,5 @@ mod offline;
 
 mod support;
 mod tidy;
+#[cfg(feature = "train")]
+mod train;

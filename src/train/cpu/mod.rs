@@ -148,7 +148,15 @@ impl Block {
     fn forward(&mut self, x: &Maps, params: &[f32], norm: &mut Norm) {
         let at = &self.at;
         let (c, memory, area) = (at.outputs, self.z.channels, self.z.area);
-        let (weight, back) = pack(&params[at.weight..at.weight + c * at.inputs * 9], c, at.inputs, 9);
+        let mut plain = params[at.weight..at.weight + c * at.inputs * 9].to_vec();
+        if let Norm::Running(running) = norm {
+            // folded as in the exported graph, so that both round alike
+            for (i, w) in plain.chunks_exact_mut(at.inputs * 9).enumerate() {
+                let scale = params[at.gamma + i] / (running[at.variance + i] + BATCH_NORM_EPSILON).sqrt();
+                w.iter_mut().for_each(|w| *w *= scale);
+            }
+        }
+        let (weight, back) = pack(&plain, c, at.inputs, 9);
         self.back = back;
         conv_all(x, at.inputs, &weight, &kernels::tap_offsets(9, area, 1), &mut self.z);
         // unused channels keep mean 0 and scale 0, so that they stay zero
@@ -183,8 +191,9 @@ impl Block {
         }
         let (mut scale, mut shift) = (vec![0f32; memory], vec![0f32; memory]);
         for i in 0..c {
-            scale[i] = params[at.gamma + i] * inverse[i];
-            shift[i] = params[at.beta + i] - mean[i] * scale[i];
+            let gain = params[at.gamma + i] * inverse[i];
+            scale[i] = if matches!(norm, Norm::Running(_)) { 1.0 } else { gain };
+            shift[i] = params[at.beta + i] - mean[i] * gain;
         }
         self.z.each().zip(self.y.each_mut()).for_each(|(z, y)| kernels::scale_relu(area, memory, z, &scale, &shift, y));
         (self.mean, self.inverse) = (mean, inverse);

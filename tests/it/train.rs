@@ -1,0 +1,139 @@
+//! `ssds-train` as a program: resuming after SIGKILL, Ctrl-C, and what it says when it cannot go on.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::text;
+
+const SETTINGS: &str = "
+preset = 'micro'
+steps = 40
+pool = 16
+reuse = 2
+scene_factor = 1.0
+validation_pairs = 4
+validate_every = 20
+checkpoint_every = 4
+ema_decay = 0.9
+stages = [{ crop_px = 32, batch = 4, until = 1.0 }]
+";
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ssds-train"))
+}
+
+fn run(args: &[&str]) -> Output {
+    program().args(args).output().unwrap()
+}
+
+fn start(folder: &Path, settings: &Path) -> Child {
+    let args = ["train", "--out", folder.to_str().unwrap(), "--config", settings.to_str().unwrap()];
+    program().args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until the run's checkpoint is past the start.
+fn wait_for_a_checkpoint(folder: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !folder.join("last.ckpt.previous").exists() {
+        assert!(Instant::now() < deadline, "no second checkpoint in {}", folder.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("t.toml");
+    std::fs::write(&settings, SETTINGS).unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    assert!(start(&whole, &settings).wait().unwrap().success());
+
+    let mut child = start(&parts, &settings);
+    wait_for_a_checkpoint(&parts);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let resumed = run(&["train", "--resume", "--out", parts.to_str().unwrap()]);
+    assert!(resumed.status.success(), "{}", text(&resumed));
+    assert!(text(&resumed).contains("done after step 40: "), "{}", text(&resumed));
+    let model = |f: &Path| std::fs::read(f.join("model.onnx")).unwrap();
+    assert!(model(&whole) == model(&parts), "the models differ");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("t.toml");
+    std::fs::write(&settings, SETTINGS.replace("steps = 40", "steps = 1000000")).unwrap();
+    let out = folder.path().join("run");
+    let child = start(&out, &settings);
+    wait_for_a_checkpoint(&out);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", text(&ended));
+    let wanted = format!("; go on with: ssds-train train --resume --out {}", out.display());
+    assert!(text(&ended).contains(&wanted), "{}", text(&ended));
+    let inspected = run(&["inspect", out.join("last.ckpt").to_str().unwrap()]);
+    assert!(text(&inspected).contains("preset       micro"), "{}", text(&inspected));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let said = |args: &[&str], code: i32, wanted: &str| {
+        let out = run(args);
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {}", text(&out));
+        assert!(text(&out).contains(wanted), "{args:?}: wanted `{wanted}`, got {}", text(&out));
+    };
+    std::fs::write(path("empty.ckpt"), "").unwrap();
+    said(&["inspect", &path("empty.ckpt")], 65, &format!("checkpoint {}: the file is empty", path("empty.ckpt")));
+    said(&["inspect", &path("none.ckpt")], 66, &format!("checkpoint {}", path("none.ckpt")));
+    said(&["train", "--resume", "--out", &path("none")], 66, "last.ckpt");
+    std::fs::write(path("bad.toml"), "learning_rat = 1\n").unwrap();
+    said(&["train", "--out", &path("a"), "--config", &path("bad.toml")], 78, "unknown field `learning_rat`");
+    std::fs::write(path("crop.toml"), "stages = [{ crop_px = 96, batch = 4, until = 1.0 }]\n").unwrap();
+    said(
+        &["train", "--out", &path("b"), "--config", &path("crop.toml")],
+        78,
+        "with the irrelevance loss every crop must be a power of two of at least 16 px, got 96",
+    );
+    if cfg!(not(feature = "train-cuda")) {
+        said(
+            &["train", "--out", &path("c"), "--device", "cuda"],
+            64,
+            "--device cuda: this ssds-train was built without it; build with --features train-cuda, or use --device cpu",
+        );
+    }
+    std::fs::write(path("file"), "").unwrap();
+    said(&["train", "--out", &path("file/run"), "--preset", "micro"], 73, "cannot be created");
+}
+
+#[test]
+fn a_checkpoint_of_another_preset_is_refused_and_a_run_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("t.toml");
+    std::fs::write(&settings, SETTINGS.replace("steps = 40", "steps = 4")).unwrap();
+    let out = folder.path().join("run");
+    assert!(start(&out, &settings).wait().unwrap().success());
+    let last = out.join("last.ckpt");
+    let model = folder.path().join("m.onnx");
+    let refused = run(&["export", last.to_str().unwrap(), "--out", model.to_str().unwrap(), "--preset", "base"]);
+    assert_eq!(refused.status.code(), Some(65));
+    assert!(text(&refused).contains("holds preset micro, --preset asks for base"), "{}", text(&refused));
+    let again = start(&out, &settings).wait_with_output().unwrap();
+    assert_eq!(again.status.code(), Some(64));
+    assert!(text(&again).contains("already holds a run: add --resume to go on with it"), "{}", text(&again));
+}
+
+#[test]
+fn simulate_writes_pairs_a_manifest_and_a_contact_sheet() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("pairs");
+    let ran = run(&["simulate", "--preset", "paper", "--n", "3", "--size", "64", "--out", out.to_str().unwrap()]);
+    assert!(ran.status.success(), "{}", text(&ran));
+    let manifest = ssds::dataset::Manifest::read(&out.join("pairs.jsonl")).unwrap();
+    assert_eq!(manifest.pairs.len(), 3);
+    assert!(out.join("sheet.png").is_file());
+}
