@@ -5,12 +5,14 @@
 
 pub mod align;
 pub mod audit;
+pub mod bench;
 pub mod bench_publish;
 pub mod camera;
 pub mod check;
 pub mod config;
 pub mod eval;
 pub mod inspect;
+pub mod model;
 pub mod recipe;
 pub mod run;
 pub mod teach;
@@ -48,6 +50,10 @@ enum Verb {
     Camera(camera::Args),
     /// Register template and frame: the pose, its confidence, or a refusal.
     Align(align::Args),
+    /// Time the inference stage: percentiles, memory.
+    Bench(bench::Args),
+    /// Say what a model file holds, verify it, or build its TensorRT engine ahead.
+    Model(model::Args),
     /// Inspect recorded pairs or one frame, offline.
     Inspect(inspect::Args),
     /// Prove from a spool or a broker that no result is missing.
@@ -83,6 +89,8 @@ pub fn main() -> ExitCode {
         Verb::Recipe(args) => recipe::run(args),
         Verb::Camera(args) => camera::run(args),
         Verb::Align(args) => align::run(args),
+        Verb::Bench(args) => bench::run(args),
+        Verb::Model(args) => model::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Audit(args) => audit::run(args),
         Verb::BenchPublish(args) => bench_publish::run(args),
