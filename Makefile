@@ -49,10 +49,12 @@ fault-test: deps-test runtime ## the fault harness in its long form (FAULTS=300)
 	FAULTS=$(or $(FAULTS),300) ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it faults:: -- --nocapture
 fmt: ## formatting
 	$(CARGO) fmt --check
-clippy: deps ## lints for every feature set
+clippy: deps ## lints for everything that the tests build
+	$(CARGO) clippy --locked --all-targets --features $(TEST_FEATURES) -- -D warnings
+.PHONY: clippy-all
+clippy-all: clippy ## lints for the other feature sets too
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features train -- -D warnings
-	$(CARGO) clippy --locked --all-targets --features $(TEST_FEATURES) -- -D warnings
 deny: ## licences, bans, sources, and advisories when their database can be fetched; installs cargo-deny below target/ when missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || test -x target/tools/bin/cargo-deny || \
 	    $(CARGO) install cargo-deny --locked --version 0.20.2 --root target/tools
@@ -62,7 +64,7 @@ deny: ## licences, bans, sources, and advisories when their database can be fetc
 	else echo "deny: advisories skipped, their database cannot be fetched from here"; fi
 docs: deps ## API documentation without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features $(TEST_FEATURES)
-check: fmt clippy test docs deny ## everything above
+check: fmt clippy-all test docs deny ## everything above
 
 .PHONY: clean
 clean: ## build output, runtime library, demo output

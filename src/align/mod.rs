@@ -17,7 +17,7 @@
 //! fallback runs on more than one thread. The hot loops choose AVX2 or NEON at run time ([`isa`]).
 //!
 //! Limits: 8-bit gray; similarity (or slightly affine) maps; at least 32 px a side; a template without structure or that looks the same
-//! after a turn cannot be registered, which [`assess`] tells when it is taught.
+//! after a turn cannot be registered, which [`assess()`] tells when it is taught.
 
 mod aligner;
 mod assess;

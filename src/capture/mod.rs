@@ -1,6 +1,6 @@
 //! Where frames come from: the [`Camera`] trait and its back ends.
 //!
-//! A camera is opened, grabbed from with a time-out, and dropped. A fault is an [`Error`](crate::Error): the capture stage drops the
+//! A camera is opened, grabbed from with a time-out, and dropped. A fault is an [`crate::Error`]: the capture stage drops the
 //! camera and opens it again, for ever, unless the error's kind says that a person must act.
 
 mod device;

@@ -1,4 +1,4 @@
-//! The daemon's configuration: TOML files in, checked [`Settings`] out.
+//! The daemon's configuration: TOML files in, checked [`Config`] out.
 //!
 //! Files are merged in order, the main file first, then `conf.d/*.toml` beside it by name. Unknown keys, wrong types, values out of range
 //! and settings that contradict each other are all reported at once ([`Fault`]). [`keys::KEYS`] is the one list of what exists; relative

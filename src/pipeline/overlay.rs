@@ -1,6 +1,6 @@
 //! Overlay pictures: what a person looks at to understand one verdict.
 //!
-//! [`OverlayWriter`] writes them behind the record stage as `<folder>/<event id>.png`, removing the oldest beyond its limit; [`write`] is
+//! [`OverlayWriter`] writes them behind the record stage as `<folder>/<event id>.png`, removing the oldest beyond its limit; [`write()`] is
 //! the picture itself, for the offline verbs too.
 
 use std::collections::VecDeque;

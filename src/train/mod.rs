@@ -4,6 +4,8 @@
 //! burn), [`cpu`] (the same by hand for processors), [`phase`] and [`loss`] (L_irr and L), [`engine`] (a step), [`optim`], [`validate`],
 //! [`checkpoint`], [`run`] (the loop), [`onnx`] and [`export`] (the model file), [`evaluate`] and [`ablate`] (what it is worth), [`cli`]. burn is used in this module only.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "shapes such as [out][in] are written in brackets")]
+
 pub mod ablate;
 pub mod batch;
 pub mod checkpoint;
