@@ -43,7 +43,7 @@ demo: deps runtime ## inspect recorded frames with an embedded broker, live resu
 # -- checks ---------------------------------------------------------------------------------------------------------------------
 .PHONY: test fmt clippy deny docs check
 test: deps-test runtime ## every test: unit, integration with a real mosquitto, trainer smoke run
-	ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES)
+	ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --lib --bins --test it
 .PHONY: fault-test
 fault-test: deps-test runtime ## the fault harness in its long form (FAULTS=300): broker and daemon killed at random moments, counts and the 95 % bound
 	FAULTS=$(or $(FAULTS),300) ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it faults:: -- --nocapture
