@@ -42,6 +42,8 @@ use crate::template::store::Store as TemplateStore;
 const STOP_LIMIT: Duration = Duration::from_millis(4_700);
 /// At a stop the publisher gets this long for what the broker has not taken yet.
 const PUBLISH_LIMIT: Duration = Duration::from_millis(1_500);
+/// The same at the end of recorded frames, where nobody waits for the process to end.
+const PUBLISH_LIMIT_AT_END: Duration = Duration::from_secs(20);
 /// How often the supervisor looks.
 const TICK: Duration = Duration::from_millis(100);
 /// Every so many looks it asks whether another recipe was applied.
@@ -259,7 +261,7 @@ impl Daemon {
         }
         notify(&[NotifyState::Stopping]);
         log::info!("stopping");
-        let asked = Instant::now();
+        let (asked, at_end) = (Instant::now(), !self.shutdown.asked());
         let ledger = self.pipeline.ledger.clone();
         let clean = self.pipeline.drain(asked + STOP_LIMIT - Duration::from_millis(500));
         self.status.update(|f| f.halted = true);
@@ -268,6 +270,7 @@ impl Daemon {
         }
         if let Some(publisher) = self.publisher.take() {
             let left = STOP_LIMIT.saturating_sub(asked.elapsed()).min(PUBLISH_LIMIT).max(Duration::from_millis(200));
+            let left = if at_end { PUBLISH_LIMIT_AT_END } else { left };
             let report = publisher.shutdown(left);
             if report.outbox_events > 0 {
                 log::warn!("{} results wait for the broker; they are sent after the next start", report.outbox_events);

@@ -81,8 +81,9 @@ impl Source {
             match self.run_once(pulse, &mut pause) {
                 Ok(Ended::Stop) => break,
                 Ok(Ended::EndOfStream) => {
+                    // No stop: the frames under way are inspected to the last, however long that takes.
                     log::info!("camera: end of stream after {} frames", self.ledger.balance().captured);
-                    break;
+                    return;
                 }
                 Err(e) if e.kind() == Kind::Config => {
                     log::error!("camera: {e:#}; it is not opened again");

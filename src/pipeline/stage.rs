@@ -5,7 +5,7 @@
 //! idles it keeps its [`Pulse`] current; only work that takes too long counts as a stall.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ const BEAT: Duration = Duration::from_millis(200);
 pub struct Pulse {
     busy_since_ns: Arc<AtomicU64>,
     beats: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Pulse {
@@ -36,6 +37,18 @@ impl Pulse {
     pub fn idle(&self) {
         self.busy_since_ns.store(0, Ordering::Relaxed);
         self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The stage has done its work and its thread returns; from now on silence is no fault.
+    pub fn end(&self) {
+        self.idle();
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the stage returned by itself (not by a panic).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// How long the present work has been going on.
@@ -80,7 +93,11 @@ impl Stage {
     pub fn source(name: &'static str, body: impl FnOnce(&Pulse) + Send + 'static) -> Result<Self> {
         let pulse = Pulse::default();
         let own = pulse.clone();
-        Ok(Self { name, pulse, handle: spawn(name, move || body(&own))? })
+        let handle = spawn(name, move || {
+            body(&own);
+            own.end();
+        })?;
+        Ok(Self { name, pulse, handle })
     }
 
     /// Starts a stage that works on batches: at least one item, and as many more as are waiting, up to `max_batch`. The function takes the
@@ -107,7 +124,7 @@ impl Stage {
                 match input.recv_timeout(BEAT) {
                     Ok(item) => batch.push(item),
                     Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Disconnected) => break own.end(),
                 }
                 batch.extend(input.try_iter().take(max_batch - 1));
                 let items = batch.len() as u32;

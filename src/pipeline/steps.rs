@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::job::{ImageStats, Job};
-use crate::align::{Aligner, warp};
+use crate::align::{Aligner, Refusal, warp};
 use crate::decide::Decider;
 use crate::geometry::Affine;
 use crate::infer::Detector;
@@ -72,7 +72,14 @@ pub fn align(job: &mut Job, aligner: &mut Aligner, remover: Option<&mut Remover>
                 job.fail("INTERNAL", format!("{e:#}"));
             }
         } else {
-            let why = registration.refusal.as_ref().map_or_else(String::new, |r| format!(": {r}"));
+            let why = match registration.refusal {
+                Some(r @ Refusal::FrameSize) => {
+                    let ((w, h), (tw, th)) = (job.image.size(), product.template.image.size());
+                    format!(": the frame is {w} x {h} px, the template {tw} x {th}: {r}")
+                }
+                Some(r) => format!(": {r}"),
+                None => String::new(),
+            };
             let name = &product.template.id;
             job.fail(
                 "ALIGN_FAIL",

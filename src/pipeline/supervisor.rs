@@ -55,7 +55,7 @@ impl Supervisor {
 
     /// Looks at every stage.
     pub fn look(&mut self, now_ns: u64) -> Health {
-        for (stage, pulse, beats, seen_ns) in &mut self.pulses {
+        for (stage, pulse, beats, seen_ns) in self.pulses.iter_mut().filter(|(_, pulse, ..)| !pulse.has_ended()) {
             let busy = pulse.busy_for(now_ns);
             if busy > self.stall {
                 return Health::Stalled { stage, busy };
@@ -131,5 +131,9 @@ mod tests {
         assert_eq!(supervisor.look(beat(&clock, 1)), Health::Alive);
         b.idle();
         assert_eq!(supervisor.look(beat(&clock, 11)), Health::Silent { stage: "a" });
+        // At the end of recorded frames the source has returned while the others still work.
+        a.end();
+        b.idle();
+        assert_eq!(supervisor.look(beat(&clock, 1)), Health::Alive);
     }
 }

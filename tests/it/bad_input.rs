@@ -108,6 +108,44 @@ fn a_missing_or_broken_model_is_named() {
 }
 
 #[test]
+fn a_library_that_is_none_is_named() {
+    let station = taught();
+    let before = std::fs::read_to_string(&station.config).unwrap();
+    let line = before.lines().find(|l| l.starts_with("inference.library")).unwrap().to_owned();
+    edit(&station, &line, "inference.library = \"lib.so\"");
+    std::fs::write(station.path("lib.so"), "not a library").unwrap();
+    let output = run(&station);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(text(&output).contains("lib.so"), "{}", text(&output));
+}
+
+#[test]
+fn a_model_with_other_inputs_is_refused_with_what_was_wanted() {
+    let station = taught();
+    let line = format!("inference.model = \"{}\"", model().display());
+    edit(&station, &line, "inference.model = \"other.onnx\"");
+    let other = crate::onnx_fixture::renamed("picture", "score", 1, 2);
+    std::fs::write(station.path("other.onnx"), other.build()).unwrap();
+    expect(&run(&station), 65, &["other.onnx", "`picture`", "`pair`"]);
+    let three = crate::onnx_fixture::renamed("pair", "score", 1, 3);
+    std::fs::write(station.path("other.onnx"), three.build()).unwrap();
+    expect(&run(&station), 65, &["other.onnx", "[n, 3, h, w]", "[n, 2, h, w]"]);
+}
+
+#[test]
+fn a_frame_of_another_size_is_an_error_result_and_the_line_goes_on() {
+    let station = taught();
+    station.frame("001.png", &ssds::frame::Gray::from_fn(200, 150, |x, y| (x * 7 + y * 13) as u8));
+    std::fs::copy(station.path("frames/000.png"), station.path("frames/002.png")).unwrap();
+    let mut daemon = station.run();
+    assert!(daemon.wait(Duration::from_secs(120)).success(), "{}", daemon.log());
+    let events = station.recorded().0;
+    assert_eq!(events[1]["error"]["code"], "ALIGN_FAIL", "{}", events[1]);
+    assert!(events[1]["error"]["message"].as_str().unwrap().contains("200 x 150"), "{}", events[1]);
+    assert_eq!(events[2]["verdict"], "OK", "{}", events[2]);
+}
+
+#[test]
 fn an_unreadable_frame_is_an_error_result_and_the_line_goes_on() {
     let station = taught();
     std::fs::write(station.path("frames/001.png"), "not a picture").unwrap();

@@ -8,7 +8,8 @@ mod line;
 mod messages;
 mod mqtt;
 mod offline;
-
+#[path = "onnx_fixture.rs"]
+mod onnx_fixture;
 mod support;
 mod tidy;
 #[cfg(feature = "train")]
