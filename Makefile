@@ -40,6 +40,12 @@ demo: deps runtime ## inspect recorded frames with an embedded broker, live resu
 	$(CARGO) build --release --locked --features embedded-broker --bin ssds
 	scripts/demo.sh $(abspath $(DEMO_DIR)) $(DEMO_SECONDS)
 
+# -- benches --------------------------------------------------------------------------------------------------------------------
+.PHONY: bench-infer
+bench-infer: deps runtime ## our inference stage beside Python's onnxruntime, the line beside its slowest stage, an idle daemon, the network's arithmetic
+	$(CARGO) build --release --locked --bin ssds
+	scripts/bench-infer.sh $(ORT_LIB) $(ORT_VERSION)
+
 # -- checks ---------------------------------------------------------------------------------------------------------------------
 .PHONY: test fmt clippy deny docs check
 test: deps-test runtime ## every test: unit, integration with a real mosquitto, trainer smoke run

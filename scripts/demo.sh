@@ -20,6 +20,7 @@ echo "== teaching product demo-board from one picture: $data/template.png"
 echo
 echo "== inspecting $(ls "$data"/frames | wc -l) recorded frames$( ((seconds > 0)) && echo " for $seconds s" || echo "; Ctrl-C stops")"
 echo "   MQTT broker on 127.0.0.1:$port (try: mosquitto_sub -p $port -t '#' -v); pictures in $dir/archive"
+echo "   The station's page: http://127.0.0.1:$http/"
 status=0
 "$ssds" run --config "$dir/demo.toml" --seconds "$seconds" || status=$?
 echo

@@ -165,18 +165,29 @@ pub struct Frame {
 /// # Errors
 /// [`Kind::Missing`] or [`Kind::Permission`] when the file cannot be opened, [`Kind::Data`] when it cannot be decoded; both name the file.
 pub fn load_gray(path: &Path) -> Result<Gray> {
-    let what = || format!("picture {}", path.display());
+    let what = format!("picture {}", path.display());
+    let file = std::fs::File::open(path).map_err(|e| Error::io(&what, e))?;
+    decode_gray(std::io::BufReader::new(file), &what)
+}
+
+/// Decodes a picture's file content as [`load_gray`] does; `what` stands in messages.
+///
+/// # Errors
+/// [`Kind::Data`] when it cannot be decoded.
+pub fn gray_from_bytes(bytes: &[u8], what: &str) -> Result<Gray> {
+    decode_gray(std::io::Cursor::new(bytes), what)
+}
+
+fn decode_gray(source: impl std::io::BufRead + std::io::Seek, what: &str) -> Result<Gray> {
     // By content, never by the file's name.
-    let file = std::fs::File::open(path).map_err(|e| Error::io(what(), e))?;
-    let reader = ImageReader::new(std::io::BufReader::new(file));
-    let reader = reader.with_guessed_format().map_err(|e| Error::io(what(), e))?;
+    let reader = ImageReader::new(source).with_guessed_format().map_err(|e| Error::io(what, e))?;
     if reader.format().is_none() {
-        return Err(Error::data(format!("{}: not a PNG, JPEG, BMP or TIFF file", what())));
+        return Err(Error::data(format!("{what}: not a PNG, JPEG, BMP or TIFF file")));
     }
-    let picture = reader.decode().map_err(|e| Error::data(format!("{}: cannot be decoded: {e}", what())))?;
+    let picture = reader.decode().map_err(|e| Error::data(format!("{what}: cannot be decoded: {e}")))?;
     let out = gray_from_dynamic(&picture);
     if out.width == 0 || out.height == 0 {
-        return Err(Error::data(format!("{}: is empty ({}x{})", what(), out.width, out.height)));
+        return Err(Error::data(format!("{what}: is empty ({}x{})", out.width, out.height)));
     }
     Ok(out)
 }

@@ -273,7 +273,9 @@ pub enum Headline {
 }
 
 impl Headline {
-    fn colour(self) -> Colour {
+    /// The verdict's colour.
+    #[must_use]
+    pub fn colour(self) -> Colour {
         match self {
             Headline::Ok => GREEN,
             Headline::Ng => RED,
@@ -392,7 +394,9 @@ pub fn render(scene: &Scene<'_>) -> Canvas {
     out
 }
 
-fn frame_panel(scene: &Scene<'_>, scale: Scale) -> Canvas {
+/// The frame alone, with the template's outline and the numbered defects.
+#[must_use]
+pub fn frame_panel(scene: &Scene<'_>, scale: Scale) -> Canvas {
     let mut out = gray_panel(scene.frame, scale);
     if let Some((pose, size)) = &scene.outline {
         // Centres of the corner pixels, so that the outline of a template that just fills the frame is still seen.

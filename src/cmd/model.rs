@@ -1,17 +1,19 @@
 //! `ssds model`: what a model file is, whether this machine computes it rightly, and its TensorRT engine ahead of the first start.
 //!
 //! `info` reads the file only; `verify` loads it as the daemon does (library, contract, sum, signature, provider, golden vector, warm-up);
-//! `build` makes the TensorRT engine. Exit codes: 0 good; 1 loaded, but without a golden vector to verify by, or not on the first
-//! provider; refusals exit with their kind's code.
+//! `doctor` says what is not as the settings ask; `build` makes the TensorRT engine. With `--config` they take every setting from the daemon's configuration, so that the engine is the
+//! one the daemon looks for. Exit codes: 0 good; 1 loaded, but without a golden vector to verify by, or not on the first provider;
+//! refusals exit with their kind's code.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use serde_json::json;
 
+use crate::config::{self, Config};
 use crate::error::Result;
 use crate::infer::model::ModelFile;
-use crate::infer::{self, Detector, ModelInfo, Parity, Progress, Provider};
+use crate::infer::{self, Detector, ModelInfo, Parity, Progress, Provider, doctor, signature};
 
 /// What to do with which model.
 #[derive(Debug, clap::Args)]
@@ -33,6 +35,19 @@ enum What {
         model: ModelArgs,
         #[command(flatten)]
         runtime: RuntimeArgs,
+        /// Take model and settings from the daemon's configuration file instead.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Look at library, GPU, providers, model and engine, and say what is not as the settings ask.
+    Doctor {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        runtime: RuntimeArgs,
+        /// Take model and settings from the daemon's configuration file instead.
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
     /// Build the TensorRT engine ahead.
     Build {
@@ -40,6 +55,9 @@ enum What {
         model: ModelArgs,
         #[command(flatten)]
         runtime: RuntimeArgs,
+        /// Take model and settings from the daemon's configuration file instead.
+        #[arg(long)]
+        config: Option<PathBuf>,
         /// Folder of built engines.
         #[arg(long, default_value = "/var/cache/ssds/engines")]
         engines: PathBuf,
@@ -132,10 +150,26 @@ impl ModelArgs {
 pub fn run(args: Args) -> Result<u8> {
     match args.what {
         What::Info { model } => info(&model),
-        What::Verify { model, runtime } => verify(&model, &model.apply(runtime.settings(model.model.clone())?)),
-        What::Build { model, runtime, engines, force } => {
-            let settings = infer::Settings { engines, ..model.apply(runtime.settings(model.model.clone())?) };
-            build(&model, &settings, force)
+        What::Verify { model, runtime, config } => {
+            let settings = match &config {
+                Some(path) => settings_of(&config::load(path)?)?,
+                None => model.apply(runtime.settings(model.model.clone())?),
+            };
+            verify(model.json, &settings)
+        }
+        What::Doctor { model, runtime, config } => {
+            let settings = match &config {
+                Some(path) => settings_of(&config::load(path)?)?,
+                None => model.apply(runtime.settings(model.model.clone())?),
+            };
+            Ok(show(&doctor::examine(&settings), model.json))
+        }
+        What::Build { model, runtime, config, engines, force } => {
+            let settings = match &config {
+                Some(path) => settings_of(&config::load(path)?)?,
+                None => infer::Settings { engines, ..model.apply(runtime.settings(model.model.clone())?) },
+            };
+            build(model.json, &settings, force)
         }
     }
 }
@@ -175,11 +209,74 @@ fn info(args: &ModelArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn verify(args: &ModelArgs, settings: &infer::Settings) -> Result<u8> {
+/// The detector's settings by the configuration `[inference]`.
+///
+/// # Errors
+/// [`crate::Kind::Config`] naming each key, value and range.
+pub fn settings_of(config: &Config) -> Result<infer::Settings> {
+    let key = |text: String| {
+        if signature::is_inline_key(&text) {
+            text
+        } else {
+            config.beside("inference.trusted_keys", &text).to_string_lossy().into_owned()
+        }
+    };
+    let size = config.has("camera.width") && config.has("camera.height");
+    let settings = infer::Settings {
+        model: config.path("inference.model"),
+        library: config.path_opt("inference.library"),
+        providers: config.texts("inference.providers").iter().map(|p| p.parse()).collect::<Result<_>>()?,
+        required: config.bool("inference.required"),
+        device: i32::try_from(config.i64("inference.device")).unwrap_or_default(),
+        fp16: config.bool("inference.fp16"),
+        int8_calibration: config.path_opt("inference.int8_calibration"),
+        tf32: config.bool("inference.tf32"),
+        workspace_mib: config.usize("inference.workspace_mib"),
+        engines: config.path("paths.cache_dir").join("engines"),
+        threads: config.usize("inference.threads"),
+        spinning: config.bool("inference.spinning"),
+        cpus: config.usizes("inference.cpus"),
+        tile_px: config.usize("inference.tile_px"),
+        overlap_px: config.usize("inference.overlap_px"),
+        batch: config.usize("inference.batch"),
+        warm_up_px: size.then(|| (config.usize("camera.width"), config.usize("camera.height"))),
+        sha256: config.text_opt("inference.sha256"),
+        trusted_keys: config.texts("inference.trusted_keys").into_iter().map(key).collect(),
+        require_parity: config.bool("inference.require_parity"),
+        tolerance: config.f64("inference.tolerance") as f32,
+        tolerance_reduced: config.f64("inference.tolerance_reduced") as f32,
+        reload_after: u32::try_from(config.i64("inference.reload_after")).unwrap_or_default(),
+    };
+    settings.check()?;
+    Ok(settings)
+}
+
+/// What `ssds doctor` says about library, providers, model and engine of a configuration.
+///
+/// # Errors
+/// [`crate::Kind::Config`] for settings out of range.
+pub fn examine(config: &Config) -> Result<Vec<doctor::Finding>> {
+    settings_of(config).map(|settings| doctor::examine(&settings))
+}
+
+fn show(findings: &[doctor::Finding], json: bool) -> u8 {
+    let good = findings.iter().all(|f| f.good);
+    if json {
+        let list: Vec<_> = findings.iter().map(|f| json!({ "what": f.what, "ok": f.good, "text": f.text })).collect();
+        println!("{}", json!({ "ok": good, "findings": list }));
+    } else {
+        for f in findings {
+            println!("{:<5} {:<18} {}", if f.good { "ok" } else { "FAULT" }, f.what, f.text);
+        }
+    }
+    u8::from(!good)
+}
+
+fn verify(json: bool, settings: &infer::Settings) -> Result<u8> {
     let detector = Detector::open_with(settings, &tell)?;
     let info = detector.info();
     let good = info.parity != Parity::Unverified && info.fallbacks.is_empty();
-    if args.json {
+    if json {
         println!("{}", info_json(info));
     } else {
         println!("model     {} {}, sha256 {}", info.name, info.version, info.sha256);
@@ -211,10 +308,10 @@ pub fn info_json(info: &ModelInfo) -> serde_json::Value {
     })
 }
 
-fn build(args: &ModelArgs, settings: &infer::Settings, force: bool) -> Result<u8> {
+fn build(json: bool, settings: &infer::Settings, force: bool) -> Result<u8> {
     let report = infer::build_engine(settings, force, &tell)?;
     let state = if report.built { "built" } else { "fresh" };
-    if args.json {
+    if json {
         println!("{}", json!({ "engine": report.path, "state": state, "seconds": report.seconds, "bytes": report.bytes }));
     } else {
         println!("engine {} {state}: {} bytes in {:.1} s", report.path.display(), report.bytes, report.seconds);
@@ -228,10 +325,7 @@ fn tell(progress: Progress) {
         return;
     }
     match progress {
-        Progress::Loading => eprintln!("loading"),
-        Progress::Building(provider) => eprintln!("building a session on {provider}"),
-        Progress::Engine(seconds) => eprint!("\rbuilding the engine: {seconds} s "),
-        Progress::Verifying => eprintln!("verifying"),
-        Progress::WarmingUp => eprintln!("warming up"),
+        Progress::Engine(_) => eprint!("\r{progress} "),
+        _ => eprintln!("{progress}"),
     }
 }

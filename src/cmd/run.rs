@@ -4,6 +4,7 @@
 //! files end the process with their exit code; a missing camera or broker is retried for ever and shown in the state.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::decide;
 use crate::error::{Error, Kind, Result};
-use crate::infer::{self, Detector};
+use crate::frame::Gray;
+use crate::infer::Detector;
 use crate::pipeline::event::clock_state;
 use crate::pipeline::event::{Station, model_ref};
 use crate::pipeline::job::Product;
@@ -33,6 +35,7 @@ use crate::record::store::Admission;
 use crate::record::store::{Store, StoreSettings};
 use crate::residual;
 use crate::shutdown::Shutdown;
+use crate::status::live::Live;
 use crate::status::report::{Reporter, ReporterParts};
 use crate::status::{Status, http};
 use crate::telemetry::Telemetry;
@@ -46,6 +49,8 @@ const PUBLISH_LIMIT: Duration = Duration::from_millis(1_500);
 const PUBLISH_LIMIT_AT_END: Duration = Duration::from_secs(20);
 /// How often the supervisor looks.
 const TICK: Duration = Duration::from_millis(100);
+/// Time that the service manager grants from one step of loading the network to the next; the steps of building an engine come every second.
+const START_EXTENSION: Duration = Duration::from_secs(120);
 /// Every so many looks it asks whether another recipe was applied.
 const RECIPE_TICKS: u32 = 10;
 
@@ -85,7 +90,9 @@ struct Daemon {
     /// Hash of the recipe in force, none = as configured.
     recipe: Option<String>,
     publisher: Option<Publisher>,
-    reporter: Option<Reporter>,
+    reporter: Reporter,
+    /// Another template was put in force over HTTP.
+    product_changed: Arc<AtomicBool>,
     #[cfg(feature = "embedded-broker")]
     _broker: Option<publish::broker::EmbeddedBroker>,
 }
@@ -101,10 +108,16 @@ impl Daemon {
 
         let store = open_store(config, Arc::clone(&clock))?;
         status.update(|f| f.store_ready = true);
+        let live = Live::new();
+        let http = if config.bool("http.enabled") {
+            Some(start_http(config, &store, &status, &telemetry, &clock, live.clone())?)
+        } else {
+            None
+        };
         let recipe = super::recipe::book(config)?.active()?.map(|a| a.sha256);
         let product = load_product(config)?;
         status.update(|f| f.template_ready = true);
-        let detector = open_detector(config)?;
+        let detector = start_detector(config, &product.template.image, &status)?;
         status.update(|f| f.model_ready = true);
         let info = detector.info();
         log::info!(
@@ -117,7 +130,17 @@ impl Daemon {
             info.parity
         );
         telemetry
-            .gauge("ssds_provider_info", "Always 1; the provider in force is in the label.", &[("provider", info.provider)])
+            .gauge(
+                "ssds_provider_info",
+                "Always 1; what computes the network is in the labels.",
+                &[
+                    ("provider", info.provider),
+                    ("precision", info.precision),
+                    ("library", &info.runtime_version),
+                    ("model", &info.name),
+                    ("model_version", &info.version),
+                ],
+            )
             .set(1.0);
         let station = Station {
             name: config.text("station.name"),
@@ -137,14 +160,14 @@ impl Daemon {
         };
         let publisher = start_publisher(config, &store, &station, &template, &clock)?;
         let handle = publisher.as_ref().map(Publisher::handle);
-        let reader = if handle.is_some() { Some(store.reader()?) } else { None };
+        let reader = store.reader()?;
         let fallback = info.fallbacks.first().map(|(p, why)| format!("{p} cannot be used: {why}; running on {}", info.provider));
         let (watch, events) = crossbeam_channel::bounded(1024);
 
         let pipeline_settings = pipeline_settings(config);
         let (camera_config, camera_clock) = (config.clone(), Arc::clone(&clock));
         let (bell, report_station) = (handle.clone(), station.clone());
-        let (http_handle, http_station) = (handle.clone(), station.clone());
+        let model = super::model::info_json(info);
         let active_product: ActiveProduct = Arc::new(RwLock::new(Some(Arc::new(product))));
         let parts = Parts {
             open_camera: Box::new(move || capture::open(&camera_config, Arc::clone(&camera_clock))),
@@ -158,7 +181,8 @@ impl Daemon {
                 }
             }),
             overlays: overlays(config)?,
-            watch: handle.is_some().then_some(watch),
+            watch: Some(watch),
+            live: http.is_some().then_some(live),
             shutdown: shutdown.clone(),
             status: status.clone(),
             clock: Arc::clone(&clock),
@@ -166,36 +190,33 @@ impl Daemon {
         };
         let pipeline = Pipeline::start(&pipeline_settings, parts)?;
         let supervisor = Supervisor::new(pipeline.pulses(), config.duration("pipeline.stall_ms"), clock.as_ref());
-        let reporter = handle.zip(reader).map(|(handle, reader)| {
-            Reporter::new(ReporterParts {
-                handle,
-                reader,
-                status: status.clone(),
+        let product_changed = Arc::new(AtomicBool::new(false));
+        if let Some(http) = &http {
+            let teach_config = config.clone();
+            http.attach(http::Line {
                 ledger: pipeline.ledger.clone(),
-                clock: Arc::clone(&clock),
-                station: report_station.name.clone(),
-                boot_id: report_station.boot_id.clone(),
-                recipe: Some(ActiveRecipe { product: report_station.product.clone(), template }),
-                events,
-                fallback,
-                interval: config.duration("mqtt.stats_secs"),
-            })
-        });
-        if config.bool("http.enabled") {
-            let listen = config.text("http.listen");
-            let listen =
-                listen.parse().map_err(|_| Error::config(format!("http.listen must be ADDRESS:PORT, got {listen:?}")))?;
-            let sources = http::Sources {
-                status: status.clone(),
-                telemetry: telemetry.clone(),
-                ledger: pipeline.ledger.clone(),
-                publish: http_handle,
-                station: http_station.name.clone(),
-                model: format!("{} {:?}", http_station.model.name, http_station.model.provider),
-                config: config.effective(),
-            };
-            http::start(listen, sources)?;
+                publish: handle.clone(),
+                model,
+                product: Arc::clone(&active_product),
+                hold: pipeline.hold.clone(),
+                product_changed: Arc::clone(&product_changed),
+                teach: Box::new(move |product, image, note| super::teach::teach(&teach_config, product, image, note)),
+            });
         }
+        let reporter = Reporter::new(ReporterParts {
+            handle,
+            reader,
+            status: status.clone(),
+            ledger: pipeline.ledger.clone(),
+            clock: Arc::clone(&clock),
+            station: report_station.name.clone(),
+            boot_id: report_station.boot_id.clone(),
+            recipe: Some(ActiveRecipe { product: report_station.product.clone(), template }),
+            model: report_station.model.clone(),
+            events,
+            fallback,
+            interval: config.duration("mqtt.stats_secs"),
+        });
         notify(&[NotifyState::Ready]);
         log::info!("ready");
         Ok(Self {
@@ -211,6 +232,7 @@ impl Daemon {
             recipe,
             publisher,
             reporter,
+            product_changed,
             #[cfg(feature = "embedded-broker")]
             _broker: broker,
         })
@@ -226,7 +248,8 @@ impl Daemon {
                 return;
             }
         };
-        if now == self.recipe {
+        // One or the other: a template activated over HTTP, or a recipe.
+        if !self.product_changed.swap(false, Ordering::SeqCst) && now == self.recipe {
             return;
         }
         self.recipe = now;
@@ -252,10 +275,8 @@ impl Daemon {
             if ticks.is_multiple_of(RECIPE_TICKS) {
                 self.follow_recipe();
             }
-            if let Some(reporter) = &mut self.reporter {
-                self.pipeline.hold.set(Hold::SPOOL, reporter.admission() == Admission::Full);
-                reporter.tick();
-            }
+            self.pipeline.hold.set(Hold::SPOOL, self.reporter.admission() == Admission::Full);
+            self.reporter.tick();
             self.answer_commands();
             self.clock.sleep(TICK);
         }
@@ -265,9 +286,7 @@ impl Daemon {
         let ledger = self.pipeline.ledger.clone();
         let clean = self.pipeline.drain(asked + STOP_LIMIT - Duration::from_millis(500));
         self.status.update(|f| f.halted = true);
-        if let Some(reporter) = &mut self.reporter {
-            reporter.tick();
-        }
+        self.reporter.tick();
         if let Some(publisher) = self.publisher.take() {
             let left = STOP_LIMIT.saturating_sub(asked.elapsed()).min(PUBLISH_LIMIT).max(Duration::from_millis(200));
             let left = if at_end { PUBLISH_LIMIT_AT_END } else { left };
@@ -324,6 +343,37 @@ fn summary(balance: &Balance, telemetry: &Telemetry, ran: Duration) {
         let s = telemetry.histogram("ssds_stage_duration_seconds", "", &[("stage", stage)]).summary();
         log::info!("stage {stage:<8} mean {:.2} ms, worst {:.2} ms over {} frames", s.mean * 1e3, s.max * 1e3, s.count);
     }
+}
+
+/// Serves state, page and API from now on.
+fn start_http(
+    config: &Config,
+    store: &Store,
+    status: &Status,
+    telemetry: &Telemetry,
+    clock: &Arc<dyn Clock>,
+    live: Live,
+) -> Result<http::Http> {
+    let listen = config.text("http.listen");
+    let listen = listen.parse().map_err(|_| Error::config(format!("http.listen must be ADDRESS:PORT, got {listen:?}")))?;
+    let state = config.path("paths.state_dir");
+    let access = http::access::Access::open(config.path_opt("http.token_file").as_deref(), &state, Arc::clone(clock))?;
+    let parts = http::Parts {
+        status: status.clone(),
+        telemetry: telemetry.clone(),
+        clock: Arc::clone(clock),
+        live,
+        reader: store.reader()?,
+        folders: http::Folders {
+            templates: config.template_dir(),
+            recipes: state.join("recipes"),
+            archive: config.archive_dir(),
+        },
+        access,
+        station: config.text("station.name"),
+        config: config.effective(),
+    };
+    http::Http::start(listen, config.path_opt("http.socket").as_deref(), parts)
 }
 
 /// Starts the publisher, unless it is switched off.
@@ -484,20 +534,21 @@ pub fn load_product(config: &Config) -> Result<Product> {
 /// # Errors
 /// As [`Detector::open`].
 pub fn open_detector(config: &Config) -> Result<Detector> {
-    let providers = config.texts("inference.providers").iter().map(|p| p.parse()).collect::<Result<Vec<infer::Provider>>>()?;
-    let settings = infer::Settings {
-        model: config.path("inference.model"),
-        library: config.path_opt("inference.library"),
-        providers,
-        required: config.bool("inference.required"),
-        threads: config.usize("inference.threads"),
-        tile_px: config.usize("inference.tile_px"),
-        overlap_px: config.usize("inference.overlap_px"),
-        engines: config.path("paths.cache_dir").join("engines"),
-        ..infer::Settings::default()
-    };
-    settings.check()?;
-    Detector::open(&settings)
+    Detector::open(&super::model::settings_of(config)?)
+}
+
+/// The same for the daemon: warmed up at the size that frames will have, and telling state and service manager how far it is. An engine
+/// takes minutes to build, so the manager's start time-out is extended with every step.
+fn start_detector(config: &Config, template: &Gray, status: &Status) -> Result<Detector> {
+    let mut settings = super::model::settings_of(config)?;
+    // The camera may not be there yet; frames are most often of the template's size.
+    settings.warm_up_px.get_or_insert(template.size());
+    Detector::open_with(&settings, &|progress| {
+        let text = progress.to_string();
+        status.update(|f| f.model_progress.clone_from(&text));
+        let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
+        notify(&[NotifyState::Status(&format!("model: {text}")), NotifyState::ExtendTimeoutUsec(extension)]);
+    })
 }
 
 fn store_settings(config: &Config) -> StoreSettings {

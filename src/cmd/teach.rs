@@ -54,8 +54,48 @@ pub struct Args {
 pub fn run(args: Args) -> Result<u8> {
     let config = config::load(&args.config)?;
     let image = load_gray(&args.image)?;
-    let settings = super::run::align_settings(&config);
-    let what = || format!("template picture {}", args.image.display());
+    let taught = store_template(&config, &args.product, image, &args.image.to_string_lossy(), &args.note)?;
+    let Taught { store, template, model, settings, confidence } = &taught;
+    let (w, h) = template.image.size();
+    // Proved before it comes into force: when the proof cannot be had, the template before stays active.
+    let proof = if args.prove { Some(prove_template(&config, template, model, settings, &args)?) } else { None };
+    store.activate(&template.id, template.version, SystemClock.now())?;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::json!({"id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h], "active": true,
+                "confidence": confidence, "proof": proof})
+        );
+    } else {
+        println!("{} version {} ({w}x{h}, sha256 {}) is active", template.id, template.version, &template.sha256[..12]);
+        for line in proof.iter().flat_map(Proof::lines) {
+            println!("{line}");
+        }
+    }
+    Ok(0)
+}
+
+/// A template that was checked and stored, and is not in force yet.
+pub struct Taught {
+    /// Where it is.
+    pub store: Store,
+    /// The new version.
+    pub template: Template,
+    /// Its side of the registration.
+    pub model: TemplateModel,
+    /// The registration's settings.
+    pub settings: align::Settings,
+    /// Confidence of its registration to itself.
+    pub confidence: f32,
+}
+
+/// Checks that `image` (from `source`) can serve as a template and stores it as the product's next version.
+///
+/// # Errors
+/// A picture that cannot serve (the reason is named), a store that cannot be written.
+pub fn store_template(config: &config::Config, product: &str, image: Gray, source: &str, note: &str) -> Result<Taught> {
+    let settings = super::run::align_settings(config);
+    let what = || format!("template picture {source}");
     let model = TemplateModel::new(&image, None, &settings).map_err(|e| e.context(what()))?;
     let found = Aligner::new(&settings).align(&model, &image);
     let (w, h) = image.size();
@@ -68,25 +108,24 @@ pub fn run(args: Args) -> Result<u8> {
         };
         return Err(Error::data(format!("{}: cannot serve as a template: it does not register to itself: {why}", what())));
     }
-    let meta = Meta { source: args.image.to_string_lossy().into_owned(), note: args.note.clone(), ..Meta::at(SystemClock.now()) };
+    let meta = Meta { source: source.to_owned(), note: note.to_owned(), ..Meta::at(SystemClock.now()) };
     let store = Store::open(&config.template_dir())?;
-    let template = store.add(&Draft::new(&id_of(&args.product)?, image, meta))?;
-    // Proved before it comes into force: when the proof cannot be had, the template before stays active.
-    let proof = if args.prove { Some(prove_template(&config, &template, &model, &settings, &args)?) } else { None };
-    store.activate(&template.id, template.version, SystemClock.now())?;
-    if args.json {
-        println!(
-            "{}",
-            serde_json::json!({"id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h], "active": true,
-                "confidence": found.confidence, "proof": proof})
-        );
-    } else {
-        println!("{} version {} ({w}x{h}, sha256 {}) is active", template.id, template.version, &template.sha256[..12]);
-        for line in proof.iter().flat_map(Proof::lines) {
-            println!("{line}");
-        }
-    }
-    Ok(0)
+    let template = store.add(&Draft::new(&id_of(product)?, image, meta))?;
+    Ok(Taught { store, template, model, settings, confidence: found.confidence })
+}
+
+/// Stores and activates; what the page's teaching answers.
+///
+/// # Errors
+/// As [`store_template`].
+pub fn teach(config: &config::Config, product: &str, image: Gray, note: &str) -> Result<serde_json::Value> {
+    let (w, h) = image.size();
+    let taught = store_template(config, product, image, "sent over HTTP", note)?;
+    let template = taught.store.activate(&taught.template.id, taught.template.version, SystemClock.now())?;
+    Ok(serde_json::json!({
+        "id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h], "active": true,
+        "confidence": taught.confidence,
+    }))
 }
 
 /// Runs the proof with the configuration's detector and decision, one detector a core.

@@ -158,6 +158,10 @@ fn check_value(key: &Key, value: &Value) -> Result<(), String> {
                     .all(|(i, v)| v.as_str().is_some_and(|s| words.contains(&s)) && !items[..i].contains(v))
         }
         (Type::Texts, Value::Array(items)) => items.iter().all(|v| v.as_str().is_some_and(|s| !s.is_empty())),
+        (Type::Integers(min, max), Value::Array(items)) => items
+            .iter()
+            .enumerate()
+            .all(|(i, v)| v.as_integer().is_some_and(|v| (min..=max).contains(&v)) && !items[..i].contains(v)),
         _ => false,
     };
     if good { Ok(()) } else { wrong() }

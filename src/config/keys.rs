@@ -24,6 +24,8 @@ pub enum Type {
     Choices(&'static [&'static str]),
     /// A list of texts.
     Texts,
+    /// A list of whole numbers within the bounds, each at most once.
+    Integers(i64, i64),
 }
 
 /// Whether a key may be left out, and what then holds.
@@ -55,7 +57,7 @@ const fn key(path: &'static str, ty: Type, presence: Presence, help: &'static st
 }
 
 use Presence::{Default as D, Optional as O, Required as R};
-use Type::{Bool, Choice, Choices, Float, Integer, Name, Path, Text};
+use Type::{Bool, Choice, Choices, Float, Integer, Integers, Name, Path, Text, Texts};
 
 /// All settings, in the order of the sample file.
 pub const KEYS: &[Key] = &[
@@ -185,7 +187,51 @@ pub const KEYS: &[Key] = &[
     ),
     key("inference.threads", Integer(1, 256), D("1"), "CPU threads inside one run of the network."),
     key("inference.tile_px", Integer(64, 4096), D("256"), "Side of a tile, a multiple of 16; larger frames are tiled."),
-    key("inference.overlap_px", Integer(0, 1024), D("32"), "Overlap of neighbouring tiles."),
+    key("inference.overlap_px", Integer(1, 1024), D("32"), "Overlap of neighbouring tiles; less than half a tile."),
+    key("inference.batch", Integer(1, 64), D("1"), "Tiles computed in one run of the network."),
+    key(
+        "inference.spinning",
+        Bool,
+        D("false"),
+        "Idle threads of the network spin for work: faster on cores of their own, wasteful on shared ones.",
+    ),
+    key(
+        "inference.cpus",
+        Integers(0, 1023),
+        O,
+        "Processors that the network's helper threads are bound to (the first thread is the stage's own); any when left out.",
+    ),
+    key("inference.device", Integer(0, 63), D("0"), "Number of the GPU."),
+    key("inference.fp16", Bool, D("true"), "TensorRT may compute in 16 bits."),
+    key("inference.int8_calibration", Path, O, "TensorRT may compute in 8 bits, with this calibration table; off when left out."),
+    key("inference.tf32", Bool, D("false"), "CUDA may compute products with TensorFloat-32 (19 bits)."),
+    key(
+        "inference.workspace_mib",
+        Integer(16, 65_536),
+        D("1024"),
+        "Memory that TensorRT may use while it builds an engine, MiB.",
+    ),
+    key("inference.sha256", Text(64), O, "SHA-256 that the model file must have, 64 hexadecimal digits."),
+    key(
+        "inference.trusted_keys",
+        Texts,
+        O,
+        "Ed25519 public keys, as 64 hexadecimal digits or PEM files: the model must be signed by one of them (MODEL.sig beside it).",
+    ),
+    key("inference.require_parity", Bool, D("false"), "Refuse a model that brings no golden vector to verify it by."),
+    key(
+        "inference.tolerance",
+        Float(0.000_001, 0.1),
+        D("0.001"),
+        "Largest difference from the model's golden vector at 32 bits; a session that drifts further is refused.",
+    ),
+    key("inference.tolerance_reduced", Float(0.000_001, 0.5), D("0.02"), "The same for 16 and 8 bits and TensorFloat-32."),
+    key(
+        "inference.reload_after",
+        Integer(0, 1000),
+        D("3"),
+        "After so many failed frames in a row the network's session is built anew, on the same provider; 0 = never.",
+    ),
     key("decision.threshold", Float(0.0, 1.0), D("0.5"), "A pixel scoring at least this is defective."),
     key(
         "decision.low_threshold",
@@ -274,7 +320,14 @@ pub const KEYS: &[Key] = &[
         "Run a broker inside the daemon on mqtt.port of the loopback address (demo; feature embedded-broker).",
     ),
     key("http.enabled", Bool, D("true"), "Serve health, metrics and the status page."),
-    key("http.listen", Text(255), D("\"127.0.0.1:8077\""), "Address and port to serve on."),
+    key("http.listen", Text(255), D("\"127.0.0.1:8077\""), "Address and port to serve on; reading needs no login."),
+    key(
+        "http.token_file",
+        Path,
+        O,
+        "File holding the bearer token (16 characters or more) that changes over the network need; without it they are refused.",
+    ),
+    key("http.socket", Path, O, "Unix socket to serve on too; who may open it may make changes without the token."),
 ];
 
 /// The key at `path`.
@@ -310,6 +363,7 @@ pub fn describe(ty: Type) -> String {
         Path => "a path".into(),
         Choice(words) => format!("one of {}", words.join(", ")),
         Choices(words) => format!("a list out of {}", words.join(", ")),
-        Type::Texts => "a list of texts".into(),
+        Texts => "a list of texts".into(),
+        Integers(a, b) => format!("a list of whole numbers from {a} to {b}"),
     }
 }

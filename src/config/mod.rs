@@ -239,13 +239,26 @@ impl Config {
             .map_or_else(Vec::new, |a| a.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
     }
 
+    /// A list of whole numbers that the key's range keeps non-negative.
+    #[must_use]
+    pub fn usizes(&self, path: &str) -> Vec<usize> {
+        let list = self.placed(path);
+        let number = |v: &Value| v.as_integer().and_then(|v| usize::try_from(v).ok());
+        list.as_ref().and_then(|v| v.as_array()).map_or_else(Vec::new, |a| a.iter().filter_map(number).collect())
+    }
+
     /// A path, made absolute against the folder of the file that names it.
     #[must_use]
     pub fn path_opt(&self, path: &str) -> Option<PathBuf> {
-        let raw = PathBuf::from(self.text_opt(path)?);
+        Some(self.beside(path, &self.text_opt(path)?))
+    }
+
+    /// `raw`, made absolute against the folder of the file that gives the key `path`.
+    #[must_use]
+    pub fn beside(&self, path: &str, raw: &str) -> PathBuf {
         let folder =
             self.values.get(path).and_then(|p| p.file.parent().map(Path::to_path_buf)).unwrap_or_else(|| self.folder.clone());
-        Some(if raw.is_absolute() { raw } else { folder.join(raw) })
+        folder.join(raw)
     }
 
     /// A path that has a default or is required.

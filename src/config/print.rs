@@ -127,6 +127,9 @@ fn schema_of(ty: Type) -> Map<String, Value> {
         Type::Choice(words) => json!({"enum": words}),
         Type::Choices(words) => json!({"type": "array", "items": {"enum": words}, "uniqueItems": true, "minItems": 1}),
         Type::Texts => json!({"type": "array", "items": {"type": "string", "minLength": 1}}),
+        Type::Integers(min, max) => {
+            json!({"type": "array", "items": {"type": "integer", "minimum": min, "maximum": max}, "uniqueItems": true})
+        }
     };
     match value {
         Value::Object(map) => map,

@@ -70,6 +70,18 @@ pub enum Progress {
     WarmingUp,
 }
 
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Progress::Loading => f.write_str("loading"),
+            Progress::Building(provider) => write!(f, "building a session on {provider}"),
+            Progress::Engine(seconds) => write!(f, "building the TensorRT engine, {seconds} s so far"),
+            Progress::Verifying => f.write_str("comparing with the golden vector"),
+            Progress::WarmingUp => f.write_str("warming up"),
+        }
+    }
+}
+
 /// The network, ready to run. Belongs to one thread at a time.
 #[derive(Debug)]
 pub struct Detector {
@@ -136,6 +148,14 @@ impl Detector {
         self.reloads
     }
 
+    /// Whether a frame of this size is cut into several tiles.
+    #[must_use]
+    pub fn is_tiled(&self, (width, height): (usize, usize)) -> bool {
+        let shape = self.shape();
+        let (most_y, most_x) = shape.fixed.unwrap_or((shape.tile_px, shape.tile_px));
+        width > most_x || height > most_y
+    }
+
     /// Writes the defect map of `frame` to `out`: scores 0..1, 0 where `valid` is 0. All pictures have one size; any size will do.
     ///
     /// # Errors
@@ -171,19 +191,27 @@ impl Detector {
                         "inference failed {} times in a row ({error}); building the session anew",
                         self.settings.reload_after
                     );
-                    self.reload()?;
+                    // The frame's own fault is the answer; a session that cannot be built leaves the one before.
+                    if let Err(error) = self.reload() {
+                        log::error!("the session cannot be built anew: {error}");
+                    }
                 }
             }
         }
         result
     }
 
-    /// Builds the session anew from the bytes read at the start.
+    /// Builds the session anew from the bytes read at the start, on the provider in force: results name one provider for a whole run, so
+    /// another one takes a restart.
     ///
     /// # Errors
     /// As [`Detector::open`]; the old session stays then.
     pub fn reload(&mut self) -> Result<()> {
-        (self.runner, self.info) = start(&self.settings, &self.model, &self.library, &|_| {})?;
+        let provider = self.info.provider.parse()?;
+        let settings = Settings { providers: vec![provider], ..self.settings.clone() };
+        let (runner, info) = start(&settings, &self.model, &self.library, &|_| {})?;
+        self.runner = runner;
+        self.info = ModelInfo { fallbacks: std::mem::take(&mut self.info.fallbacks), ..info };
         self.reloads += 1;
         Ok(())
     }

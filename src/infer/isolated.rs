@@ -199,15 +199,22 @@ fn libraries_that_do_not_fit_are_named_with_the_reason() {
     expect(&at("text.so"), "is no shared library (no ELF header)");
     std::fs::write(at("short.so"), "\x7fELF").unwrap();
     expect(&at("short.so"), "is no shared library (shorter than an ELF header)");
-    // This program's own header, but for a SPARC machine.
+    // This program's own header, but for other machines: the other common board's, 32 bits, one that nobody has.
     let mut program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     program.truncate(4096);
-    program[18..20].copy_from_slice(&2_u16.to_le_bytes());
+    let own = program.clone();
+    let other = if cfg!(target_arch = "x86_64") { (183_u16, "aarch64") } else { (62, "x86_64") };
+    for (machine, name) in [other, (243, "riscv64"), (2, "another machine")] {
+        program[18..20].copy_from_slice(&machine.to_le_bytes());
+        std::fs::write(at("foreign.so"), &program).unwrap();
+        expect(&at("foreign.so"), &format!("is built for {name}, wanted {}", std::env::consts::ARCH));
+    }
+    // 32 bits, little endian, ARM.
+    program[4] = 1;
+    program[18..20].copy_from_slice(&40_u16.to_le_bytes());
     std::fs::write(at("foreign.so"), &program).unwrap();
-    expect(&at("foreign.so"), &format!("is built for another machine, wanted {}", std::env::consts::ARCH));
-    let native = if cfg!(target_arch = "x86_64") { 62_u16 } else { 183 };
-    program[18..20].copy_from_slice(&native.to_le_bytes());
-    std::fs::write(at("cut.so"), &program).unwrap();
+    expect(&at("foreign.so"), &format!("is built for arm, wanted {}", std::env::consts::ARCH));
+    std::fs::write(at("cut.so"), &own).unwrap();
     expect(&at("cut.so"), "is cut short: it has 4096 bytes, its header asks for ");
     // A whole library that is not ONNX Runtime: made by the same compiler as the old one.
     if let Some(other) = compiled(folder.path(), "other", "int nothing(void) { return 0; }\n") {

@@ -11,6 +11,7 @@
 
 pub mod contract;
 mod detector;
+pub mod doctor;
 pub mod engine;
 pub mod library;
 pub mod model;

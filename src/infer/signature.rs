@@ -45,6 +45,12 @@ impl TrustedKey {
     }
 }
 
+/// Whether a key of the settings is the key itself and not a file's path.
+#[must_use]
+pub fn is_inline_key(text: &str) -> bool {
+    unhex(text).is_some()
+}
+
 /// The file that holds a model's signature.
 #[must_use]
 pub fn signature_path(model: &Path) -> PathBuf {

@@ -106,7 +106,8 @@ pub fn build_engine(settings: &Settings, force: bool, report: &(dyn Fn(Progress)
     Ok(EngineReport { path, built, seconds: begun.elapsed().as_secs_f64(), bytes })
 }
 
-fn profile(settings: &Settings, model: &ModelFile) -> Profile {
+/// The largest shape that a session will get.
+pub(super) fn profile(settings: &Settings, model: &ModelFile) -> Profile {
     let contract = &model.contract;
     let tile = (settings.tile_px / contract.multiple).max(1) * contract.multiple;
     let (height, width) = contract.fixed_size.unwrap_or((tile, tile));

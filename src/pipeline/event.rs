@@ -45,6 +45,7 @@ pub fn model_ref(info: &ModelInfo) -> ModelRef {
             "int8" => Precision::Int8,
             _ => Precision::Fp32,
         },
+        runtime_version: Some(info.runtime_version.clone()),
     }
 }
 

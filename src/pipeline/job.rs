@@ -123,6 +123,8 @@ pub struct Job {
     pub warped: Gray,
     /// 255 where the template covers the frame.
     pub valid: Gray,
+    /// Not 0 where zones have the frame judged; used with zones on tiled frames only.
+    pub judged: Gray,
     /// Defect scores 0..1 in frame coordinates.
     pub map: Map,
     /// Verdict and blobs.
@@ -153,6 +155,7 @@ impl Job {
             registration: None,
             warped: Gray::default(),
             valid: Gray::default(),
+            judged: Gray::default(),
             map: Map::default(),
             decision: None,
             fault: None,
@@ -168,13 +171,14 @@ impl Job {
 
     /// Clears everything but the pictures' memory.
     fn clear(&mut self) {
-        let (image, warped, valid, map) = (
+        let (image, warped, valid, judged, map) = (
             std::mem::take(&mut self.image),
             std::mem::take(&mut self.warped),
             std::mem::take(&mut self.valid),
+            std::mem::take(&mut self.judged),
             std::mem::take(&mut self.map),
         );
-        *self = Self { image, warped, valid, map, ..Self::new() };
+        *self = Self { image, warped, valid, judged, map, ..Self::new() };
     }
 }
 

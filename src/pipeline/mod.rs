@@ -37,12 +37,13 @@ use crate::clock::Clock;
 use crate::decide::Decider;
 use crate::error::{Error, Kind, Result};
 use crate::frame::FrameId;
-use crate::infer::Detector;
+use crate::infer::{self, Detector};
 use crate::record::event::{Evidence, InspectionEvent, Verdict};
 use crate::record::store::Store;
 use crate::residual::{self, Remover};
 use crate::shutdown::Shutdown;
 use crate::status::Status;
+use crate::status::live::{Live, Part};
 use crate::telemetry::{Counter, Gauge, Telemetry};
 
 /// Most events in one commit.
@@ -92,6 +93,8 @@ pub struct Parts {
     pub overlays: Option<OverlayWriter>,
     /// Told of every recorded event, for those who show them live.
     pub watch: Option<Sender<Arc<InspectionEvent>>>,
+    /// Shown every recorded part, for the page.
+    pub live: Option<Live>,
     /// Asked to stop.
     pub shutdown: Shutdown,
     /// Public state.
@@ -170,6 +173,7 @@ impl Pipeline {
             committed,
             overlays,
             watch,
+            live,
             shutdown,
             status,
             clock,
@@ -214,6 +218,7 @@ impl Pipeline {
             committed,
             to_overlay,
             watch,
+            live,
             pool: pool.clone(),
             hold: hold.clone(),
             status: status.clone(),
@@ -232,9 +237,11 @@ impl Pipeline {
         })?);
 
         let (own_drain, own_clock) = (drain.clone(), Arc::clone(&clock));
+        let figures = InferFigures::new(&telemetry);
         stages.push(Stage::each("infer", &context, at_infer, to_decide, move |mut job: Box<Job>| {
             abort_when_over(&mut job, &own_drain, own_clock.as_ref());
             steps::infer(&mut job, &mut detector);
+            figures.count(&job, &detector);
             job
         })?);
 
@@ -321,6 +328,33 @@ fn abort_when_over(job: &mut Job, drain: &Drain, clock: &dyn Clock) {
     }
 }
 
+/// What goes wrong in the network.
+struct InferFigures {
+    failed: Counter,
+    not_finite: Counter,
+    reloads: Gauge,
+}
+
+impl InferFigures {
+    fn new(telemetry: &Telemetry) -> Self {
+        let counter = |code| telemetry.counter("ssds_infer_faults_total", "Frames the network failed on.", &[("code", code)]);
+        Self {
+            failed: counter(infer::Fault::Failed.code()),
+            not_finite: counter(infer::Fault::NotFinite.code()),
+            reloads: telemetry.gauge("ssds_infer_reloads", "How often the network's session was built anew.", &[]),
+        }
+    }
+
+    fn count(&self, job: &Job, detector: &Detector) {
+        match &job.fault {
+            Some(fault) if fault.code == infer::Fault::Failed.code() => self.failed.inc(),
+            Some(fault) if fault.code == infer::Fault::NotFinite.code() => self.not_finite.inc(),
+            _ => return,
+        }
+        self.reloads.set(detector.reloads() as f64);
+    }
+}
+
 struct VerdictCounters {
     ok: Counter,
     ng: Counter,
@@ -350,6 +384,7 @@ struct Recorder {
     committed: Box<dyn FnMut() + Send>,
     to_overlay: Option<(overlay::Keep, Sender<(Box<Job>, String)>)>,
     watch: Option<Sender<Arc<InspectionEvent>>>,
+    live: Option<Live>,
     pool: Pool,
     hold: Hold,
     status: Status,
@@ -402,6 +437,9 @@ impl Recorder {
             self.end_to_end.observe(job.admitted.elapsed() + job.times.capture);
             log::info!("{}", line_of(&event, job.id));
             let event_id = event.event_id.clone();
+            if let Some(live) = &self.live {
+                live.part(&part_of(&event, &job));
+            }
             if let Some(watch) = &self.watch {
                 // A slow watcher misses lines; it never delays recording.
                 let _ = watch.try_send(Arc::new(event));
@@ -461,6 +499,15 @@ impl Recorder {
             }
         }
     }
+}
+
+/// What the page shows of a part.
+fn part_of<'a>(event: &'a InspectionEvent, job: &'a Job) -> Part<'a> {
+    let outline = match (&job.registration, &job.product) {
+        (Some(r), Some(p)) if r.accepted => Some((r.frame_from_template, p.template.image.size())),
+        _ => None,
+    };
+    Part { event, frame: &job.image, blobs: job.decision.as_ref().map_or(&[][..], |d| &d.blobs[..]), outline }
 }
 
 /// The log line of one part: verdict, pose, defects, milliseconds a stage.

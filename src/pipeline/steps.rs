@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::job::{ImageStats, Job};
 use crate::align::{Aligner, Refusal, warp};
-use crate::decide::Decider;
+use crate::decide::{Decider, Role, ZoneMap};
+use crate::frame::Gray;
 use crate::geometry::Affine;
 use crate::infer::Detector;
 use crate::residual::Remover;
@@ -93,16 +94,45 @@ pub fn align(job: &mut Job, aligner: &mut Aligner, remover: Option<&mut Remover>
     job.times.align = start.elapsed();
 }
 
-/// Runs the network on the frame and the warped template.
+/// Runs the network on the frame and the warped template. Of a frame in several tiles only those are computed in which something is judged.
 pub fn infer(job: &mut Job, detector: &mut Detector) {
     if job.fault.is_some() {
         return;
     }
     let start = Instant::now();
-    if let Err(e) = detector.detect(&job.warped, &job.valid, &job.image, &mut job.map) {
+    let zones = job.product.as_deref().and_then(|p| p.decision.zones.clone());
+    let back = job.registration.as_ref().and_then(|r| r.frame_from_template.invert());
+    let judged = match (zones, back) {
+        (Some(zones), Some(back)) if detector.is_tiled(job.image.size()) => {
+            draw_judged(&zones, &back, job.image.size(), &mut job.judged);
+            Some(&job.judged)
+        }
+        _ => None,
+    };
+    if let Err(e) = detector.detect_within(&job.warped, &job.valid, &job.image, judged, &mut job.map) {
         job.fail(crate::infer::Fault::of(&e).code(), e.message());
     }
     job.times.infer = start.elapsed();
+}
+
+/// Draws 255 where a frame pixel falls, by the nearest template pixel, on what is judged; the decision looks zones up in the same way.
+fn draw_judged(zones: &ZoneMap, template_from_frame: &Affine, size: (usize, usize), out: &mut Gray) {
+    let mut kept = [0_u8; 256];
+    kept[0] = if zones.judges_outside() { 255 } else { 0 };
+    for (kept, zone) in kept[1..].iter_mut().zip(zones.zones()) {
+        *kept = if zone.role == Role::Inspect { 255 } else { 0 };
+    }
+    let labels = zones.labels();
+    let (right, bottom) = (labels.width() as i64 - 1, labels.height() as i64 - 1);
+    out.resize_for_overwrite(size.0, size.1);
+    for y in 0..size.1 {
+        for (x, out) in out.row_mut(y).iter_mut().enumerate() {
+            let (tx, ty) = template_from_frame.apply(x as f64, y as f64);
+            let tx = ((tx + 0.5).floor() as i64).clamp(0, right) as usize;
+            let ty = ((ty + 0.5).floor() as i64).clamp(0, bottom) as usize;
+            *out = kept[usize::from(labels.get(tx, ty))];
+        }
+    }
 }
 
 /// Turns the defect map into a verdict.
@@ -128,5 +158,39 @@ pub fn verdict_word(job: &Job) -> &'static str {
         (None, Some(d)) if d.verdict == crate::decide::Verdict::Ok => "OK",
         (None, Some(_)) => "NG",
         _ => "ERROR",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::{self, Shape, Zone};
+
+    #[test]
+    fn what_is_judged_is_what_the_decision_looks_at() {
+        let square = |x: f64, y: f64, side: f64| Shape::Polygon(vec![(x, y), (x + side, y), (x + side, y + side), (x, y + side)]);
+        let zone = |name: &str, role, shape| Zone {
+            name: name.into(),
+            role,
+            shape,
+            threshold: None,
+            low_threshold: None,
+            min_area_px: None,
+        };
+        let zones = vec![zone("a", Role::Inspect, square(10.0, 10.0, 30.0)), zone("b", Role::Ignore, square(20.0, 20.0, 8.0))];
+        for outside in [false, true] {
+            let map = ZoneMap::new((60, 50), zones.clone(), outside, &decide::Settings::default()).unwrap();
+            let pose = Affine::similarity(0.3, 1.1, 12.0, 7.0);
+            let back = pose.invert().unwrap();
+            let mut judged = Gray::default();
+            draw_judged(&map, &back, (80, 70), &mut judged);
+            for y in 0..70 {
+                for x in 0..80 {
+                    let (tx, ty) = back.apply(x as f64, y as f64);
+                    let wanted = map.zone_at(tx, ty).map_or(outside, |zone| zone.role == Role::Inspect);
+                    assert_eq!(judged.get(x, y) != 0, wanted, "({x}, {y})");
+                }
+            }
+        }
     }
 }

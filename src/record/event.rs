@@ -215,6 +215,9 @@ pub struct ModelRef {
     pub provider: Provider,
     /// Its arithmetic.
     pub precision: Precision,
+    /// Version of ONNX Runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_version: Option<String>,
 }
 
 /// Registration of the frame to the template.
@@ -645,6 +648,7 @@ pub(crate) mod tests {
                 sha256: "b".repeat(64),
                 provider: Provider::Tensorrt,
                 precision: Precision::Fp16,
+                runtime_version: Some("1.31.1".into()),
             },
             config_sha256: "c".repeat(64),
             align: AlignFigures {

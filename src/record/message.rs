@@ -116,6 +116,9 @@ pub struct State {
     pub mode: Mode,
     /// Recipe in force.
     pub recipe: Option<ActiveRecipe>,
+    /// The network in force: file, provider, precision, library.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRef>,
     /// Since when.
     pub since: Timestamp,
     /// Why, for a person; in the state error always.

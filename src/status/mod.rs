@@ -4,11 +4,13 @@
 //! inspected), error (results cannot be kept), halted (ended).
 
 pub mod http;
+pub mod live;
 pub mod report;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
+use crate::record::message::Alarm;
 
 /// State of the station (OPC 40100-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,8 @@ impl State {
 pub struct Facts {
     /// Model loaded and warmed up.
     pub model_ready: bool,
+    /// How far loading the model is.
+    pub model_progress: String,
     /// A template is active.
     pub template_ready: bool,
     /// The store takes results.
@@ -62,6 +66,8 @@ pub struct Facts {
     pub inspected: bool,
     /// The pipeline has ended.
     pub halted: bool,
+    /// Standing alarms, in the order in which they came.
+    pub alarms: Vec<Alarm>,
 }
 
 /// Shared view of the facts; cloning shares it.
@@ -134,7 +140,7 @@ impl Status {
                 out.push(text);
             }
         };
-        say(!f.model_ready, "model: not loaded".into());
+        say(!f.model_ready, format!("model: {}", if f.model_progress.is_empty() { "not loaded" } else { &f.model_progress }));
         say(!f.template_ready, "template: none is active".into());
         say(!f.store_ready, format!("store: {}", if f.store_problem.is_empty() { "not open" } else { &f.store_problem }));
         say(f.spool_full, "store: the outbox is at its cap; the broker must take results first".into());
@@ -152,6 +158,9 @@ mod tests {
     fn the_state_follows_from_the_facts() {
         let status = Status::new();
         assert_eq!(status.state(), State::Preoperational);
+        assert_eq!(status.reasons()[0], "model: not loaded");
+        status.update(|f| f.model_progress = "building the TensorRT engine, 12 s so far".into());
+        assert_eq!(status.reasons()[0], "model: building the TensorRT engine, 12 s so far");
         status.update(|f| (f.model_ready, f.template_ready, f.store_ready) = (true, true, true));
         assert_eq!(status.reasons(), ["camera: no frame yet"]);
         status.set_camera(true, "");

@@ -10,7 +10,7 @@ use super::{State, Status};
 use crate::clock::{Clock, Timestamp};
 use crate::pipeline::ledger::Ledger;
 use crate::publish::mqtt::PublishHandle;
-use crate::record::event::{InspectionEvent, Verdict};
+use crate::record::event::{InspectionEvent, ModelRef, Verdict};
 use crate::record::message::{
     ALARM_SCHEMA, ActiveRecipe, Alarm, AlarmCode, Mode, Processing, STATE_SCHEMA, STATS_SCHEMA, Severity, State as StateMessage,
     Stats, Takt, VisionState,
@@ -27,7 +27,7 @@ struct Period {
 
 /// Watches the facts and tells the broker what changed.
 pub struct Reporter {
-    handle: PublishHandle,
+    handle: Option<PublishHandle>,
     reader: StoreReader,
     status: Status,
     ledger: Ledger,
@@ -35,6 +35,7 @@ pub struct Reporter {
     station: String,
     boot_id: String,
     recipe: Option<ActiveRecipe>,
+    model: ModelRef,
     /// Recorded events, for takt and processing times.
     events: Receiver<Arc<InspectionEvent>>,
     fallback: Option<String>,
@@ -50,8 +51,8 @@ pub struct Reporter {
 
 /// What a [`Reporter`] is made of.
 pub struct ReporterParts {
-    /// The publisher's topics.
-    pub handle: PublishHandle,
+    /// The publisher's topics; without one only the facts are kept.
+    pub handle: Option<PublishHandle>,
     /// The store, for outbox figures.
     pub reader: StoreReader,
     /// Facts.
@@ -66,6 +67,8 @@ pub struct ReporterParts {
     pub boot_id: String,
     /// Recipe in force.
     pub recipe: Option<ActiveRecipe>,
+    /// The network in force.
+    pub model: ModelRef,
     /// Recorded events.
     pub events: Receiver<Arc<InspectionEvent>>,
     /// Why inference does not run on the first provider asked for, if so.
@@ -78,7 +81,8 @@ impl Reporter {
     /// A reporter that has told nothing yet.
     #[must_use]
     pub fn new(parts: ReporterParts) -> Self {
-        let ReporterParts { handle, reader, status, ledger, clock, station, boot_id, recipe, events, fallback, interval } = parts;
+        let ReporterParts { handle, reader, status, ledger, clock, station, boot_id, recipe, model, events, fallback, interval } =
+            parts;
         let since = clock.now();
         Self {
             handle,
@@ -89,6 +93,7 @@ impl Reporter {
             station,
             boot_id,
             recipe,
+            model,
             events,
             fallback,
             interval,
@@ -153,7 +158,7 @@ impl Reporter {
         if self.told.as_ref().map(|t| t.0) != Some(now.0) {
             self.since = self.clock.now();
         }
-        self.handle.set_state(StateMessage {
+        let message = StateMessage {
             schema: STATE_SCHEMA.to_owned(),
             station: self.station.clone(),
             state: match now.0 {
@@ -165,9 +170,13 @@ impl Reporter {
             },
             mode: if paused { Mode::Paused } else { Mode::FreeRun },
             recipe: self.recipe.clone(),
+            model: Some(self.model.clone()),
             since: self.since,
             message: (!now.1.is_empty()).then(|| now.1.join("; ")),
-        });
+        };
+        if let Some(handle) = &self.handle {
+            handle.set_state(message);
+        }
         self.told = Some(now);
     }
 
@@ -202,12 +211,18 @@ impl Reporter {
                 let station = self.station.clone();
                 let alarm =
                     Alarm { schema: ALARM_SCHEMA.to_owned(), station, code, severity, since, message, value: None, limit: None };
-                self.handle.set_alarm(code, Some(alarm));
+                self.status.update(|f| f.alarms.push(alarm.clone()));
+                if let Some(handle) = &self.handle {
+                    handle.set_alarm(code, Some(alarm));
+                }
             }
             (None, true) => {
                 self.standing.remove(&code);
                 log::info!("alarm {} is over", code.topic());
-                self.handle.set_alarm(code, None);
+                self.status.update(|f| f.alarms.retain(|a| a.code != code));
+                if let Some(handle) = &self.handle {
+                    handle.set_alarm(code, None);
+                }
             }
             _ => {}
         }
@@ -223,13 +238,15 @@ impl Reporter {
             max: sorted[sorted.len() - 1],
             p99: sorted[(sorted.len() * 99).div_ceil(100).saturating_sub(1)],
         });
-        let publish = self.handle.status();
-        self.handle.set_stats(Stats {
+        let period_s = std::mem::replace(&mut self.period_start, Instant::now()).elapsed().as_secs_f64();
+        let Some(handle) = &self.handle else { return };
+        let publish = handle.status();
+        handle.set_stats(Stats {
             schema: STATS_SCHEMA.to_owned(),
             station: self.station.clone(),
             at: self.clock.now(),
             boot_id: self.boot_id.clone(),
-            period_s: self.period_start.elapsed().as_secs_f64(),
+            period_s,
             triggers: self.ledger.balance().captured,
             ok: self.counts[0],
             ng: self.counts[1],
@@ -240,6 +257,5 @@ impl Reporter {
             outbox_events: publish.outbox_events,
             outbox_oldest_age_s: publish.outbox_oldest_age_s,
         });
-        self.period_start = Instant::now();
     }
 }

@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod faults;
+mod http;
 mod line;
 mod messages;
 mod mqtt;
+mod network;
 mod offline;
 #[path = "onnx_fixture.rs"]
 mod onnx_fixture;

@@ -133,6 +133,7 @@ fn state() -> State {
         state: VisionState::Error,
         mode: Mode::Paused,
         recipe: None,
+        model: None,
         since: SystemClock.now(),
         message: Some("the camera is away".into()),
     }

@@ -268,6 +268,7 @@ fn states_and_alarms_are_sent_on_change_and_again_on_a_new_connection() {
         state: VisionState::Ready,
         mode: Mode::Triggered,
         recipe: None,
+        model: None,
         since: SystemClock.now(),
         message: None,
     };
