@@ -22,7 +22,8 @@ function element(tag, properties = {}, ...children) {
 }
 const text = (id, value) => { if ($(id).textContent !== String(value)) $(id).textContent = value; };
 const number = (value, digits = 0) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
-const time = (stamp) => new Date(stamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const time = (stamp) => new Date(stamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const dateTime = (stamp) => new Date(stamp).toLocaleString([], { dateStyle: "medium", timeStyle: "medium", hour12: false });
 const median = (list) => { const s = [...list].sort((a, b) => a - b); return s.length ? s[Math.floor((s.length - 1) / 2)] : NaN; };
 
 async function get(path) {
@@ -35,7 +36,7 @@ async function get(path) {
 
 function summary(part) {
   if (part.error) return part.error.message;
-  if (part.verdict === "OK") return `highest score ${number(part.max_score, 2)}`;
+  if (part.verdict === "OK") return `score ${number(part.max_score, 2)}`;
   return `${part.defects_total} defect${part.defects_total === 1 ? "" : "s"}, score ${number(part.max_score, 2)}`;
 }
 
@@ -198,12 +199,12 @@ async function showTemplates() {
     element("img", { src: `/api/v1/templates/${t.sha256}/picture.png`, alt: `Template ${t.id} version ${t.version}`, loading: "lazy" }),
     element("span", {},
       element("div", { textContent: `${t.id} v${t.version}` }),
-      element("small", { className: "dim", textContent: `${t.size_px[0]}×${t.size_px[1]} px, ${new Date(t.taught_at).toLocaleDateString()}` })),
+      element("small", { className: "dim", textContent: `${t.size_px[0]}×${t.size_px[1]} px, ${new Date(t.taught_at).toLocaleDateString([], { dateStyle: "medium" })}` })),
     element("span", { className: "grow" }),
     t.active ? element("span", { className: "active", textContent: "in force" })
       : facts?.writes_by_token ? element("button", { type: "button", textContent: "Use", onclick: () => activate(t) }) : null)));
   text("recipe", active ? `${active.product}: ${active.zones.length} zone${active.zones.length === 1 ? "" : "s"}`
-    + (active.zones.length ? ` (${active.zones.join(", ")})` : "") + `, since ${new Date(active.activated_at).toLocaleString()}`
+    + (active.zones.length ? ` (${active.zones.join(", ")})` : "") + `, since ${dateTime(active.activated_at)}`
     : "none applied: inspected as configured");
 }
 
@@ -226,7 +227,7 @@ async function showDetail(id) {
       .map((v) => element("td", { textContent: v }))))] : []));
   const a = e.align;
   const rows = {
-    captured: new Date(e.captured_at).toLocaleString(), sequence: e.seq, product: e.product,
+    captured: dateTime(e.captured_at), sequence: e.seq, product: e.product,
     template: `${e.template.id} version ${e.template.version}`,
     pose: a.ok ? `${number(a.rotation_deg, 2)}°, scale ${number(a.scale, 3)}, ${number(a.dx_px, 1)} ${number(a.dy_px, 1)} px` : "not found",
     network: `${e.model.name} ${e.model.version ?? ""} on ${e.model.provider} (${e.model.precision}), ONNX Runtime ${e.model.runtime_version ?? "?"}`,
@@ -319,6 +320,6 @@ $("o-trigger").addEventListener("click", () => operate("/api/v1/trigger", "{}"))
 $("o-teach").addEventListener("click", teach);
 $("o-form").addEventListener("submit", (e) => e.preventDefault());
 window.addEventListener("resize", draw);
-setInterval(() => { text("clock", new Date().toLocaleString()); }, 1000);
+setInterval(() => { text("clock", dateTime(new Date())); }, 1000);
 setInterval(() => { if (!document.hidden) showStats().catch(() => {}); }, 3000);
 listen();
