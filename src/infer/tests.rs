@@ -289,6 +289,27 @@ fn values_that_are_not_finite_are_faults_and_the_session_is_built_anew() {
 }
 
 #[test]
+fn an_answer_outside_the_contract_is_infer_fail_and_the_session_stays_on_its_provider() {
+    // The warm-up's pictures reach 197 of 255 and pass; a frame of 250 does not.
+    let Some(bench) = Bench::new(&fixture::amplified(1.2)) else { return };
+    let settings = Settings { providers: vec![Provider::Cuda, Provider::Cpu], reload_after: 2, ..bench.settings.clone() };
+    let mut detector = Detector::open(&settings).unwrap();
+    let valid = Gray::from_fn(32, 32, |_, _| 255);
+    let (bright, dim) = (Gray::from_fn(32, 32, |_, _| 250), Gray::from_fn(32, 32, |_, _| 100));
+    let mut map = Map::default();
+    for round in 1..=2_u64 {
+        let error = detector.detect(&dim, &valid, &bright, &mut map).unwrap_err();
+        assert_eq!((Fault::of(&error), Fault::of(&error).code()), (Fault::Failed, "INFER_FAIL"));
+        assert!(error.to_string().contains("is outside 0..1 (1024 of 1024 values)"), "{error}");
+        assert_eq!(detector.reloads(), round / 2);
+    }
+    // What the results say of provider and fallbacks holds for the new session too.
+    assert_eq!((detector.info().provider, detector.info().fallbacks.len()), ("cpu", 1));
+    detector.detect(&dim, &valid, &dim, &mut map).unwrap();
+    assert!(map.data().iter().all(|v| (v - 100.0 / 255.0 * 1.2).abs() < 1e-5));
+}
+
+#[test]
 fn scores_outside_their_range_refuse_the_model() {
     let Some(bench) = Bench::new(&fixture::too_bright()) else { return };
     let error = bench.error();
@@ -317,6 +338,26 @@ fn another_library_in_the_same_process_is_refused() {
         error.to_string().starts_with("inference.library is /nowhere/libonnxruntime.so, but this process has loaded "),
         "{error}"
     );
+}
+
+#[test]
+fn the_doctor_says_what_is_not_as_asked() {
+    let Some(bench) = Bench::new(&pyramid()) else { return };
+    let of = |settings: &Settings| doctor::examine(settings);
+    let bad =
+        |findings: &[doctor::Finding]| -> Vec<String> { findings.iter().filter(|f| !f.good).map(|f| f.what.clone()).collect() };
+    // This model brings no golden vector, so its session is not proven.
+    assert_eq!(bad(&of(&bench.settings)), ["session"]);
+    let asked = Settings { providers: vec![Provider::Cuda, Provider::Cpu], ..bench.settings.clone() };
+    assert_eq!(bad(&of(&asked)), ["provider cuda", "session"]);
+    // Once one works, a later one that is missing does no harm.
+    let spare = Settings { providers: vec![Provider::Cpu, Provider::Cuda], ..bench.settings.clone() };
+    assert_eq!(bad(&of(&spare)), ["session"]);
+    let far = Settings { cpus: vec![100_000], model: bench.folder.path().join("none.onnx"), ..bench.settings.clone() };
+    let findings = of(&far);
+    assert_eq!(bad(&findings), ["threads", "model"]);
+    assert!(findings[0].text.starts_with("inference.cpus names processor 100000, this machine has 0 to "), "{findings:?}");
+    assert_eq!(bad(&of(&Settings { batch: 0, ..bench.settings.clone() })), ["inference settings"]);
 }
 
 #[test]

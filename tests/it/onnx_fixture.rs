@@ -210,12 +210,16 @@ pub fn brightness_root() -> Model {
 
 /// 5 * frame: outside 0..1 where the frame is brighter than 51 of 255.
 pub fn too_bright() -> Model {
-    Model::new(1).input("pair", 1, &symbolic(2)).output("score", 1, &symbolic(1)).tensor("five", &[1, 2, 1, 1], &[0.0, 5.0]).node(
-        "Conv",
-        &["pair", "five"],
-        "score",
-        &conv(&[0; 4], &[1, 1]),
-    )
+    amplified(5.0)
+}
+
+/// factor * frame: outside 0..1 where the frame is brighter than 255 / factor.
+pub fn amplified(factor: f32) -> Model {
+    Model::new(1)
+        .input("pair", 1, &symbolic(2))
+        .output("score", 1, &symbolic(1))
+        .tensor("factor", &[1, 2, 1, 1], &[0.0, factor])
+        .node("Conv", &["pair", "factor"], "score", &conv(&[0; 4], &[1, 1]))
 }
 
 /// The frame itself under other names and an element type of choice.
