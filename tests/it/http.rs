@@ -123,11 +123,6 @@ impl Site {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-
-    fn stop(mut self) {
-        self.daemon.signal("TERM");
-        assert!(self.daemon.wait(Duration::from_secs(30)).success(), "{}", self.daemon.log());
-    }
 }
 
 /// Writes a token file that only its owner reads.
@@ -228,7 +223,6 @@ fn everything_can_be_read() {
     assert!(is_png(&picture.body), "{}", picture.headers);
     assert_eq!(site.get("/api/v1/templates/zz/picture.png").code, 400);
     assert_eq!(site.json("/api/v1/recipes"), json!({ "active": null }));
-    site.stop();
 }
 
 #[test]
@@ -288,7 +282,6 @@ fn parts_are_seen_live() {
             pictures += 1;
         }
     }
-    site.stop();
 }
 
 #[test]
@@ -357,7 +350,6 @@ fn changes_need_a_token_or_the_socket_and_are_audited() {
         lines[3]["peer"].as_str().unwrap().starts_with("127.0.0.1:") && lines[4]["peer"].as_str().unwrap().starts_with("uid ")
     );
     assert!(!audit.contains(TOKEN) && !site.daemon.log().contains(TOKEN), "the token is nowhere written");
-    site.stop();
 }
 
 #[test]
@@ -368,5 +360,4 @@ fn without_a_token_file_the_network_changes_nothing() {
     assert!(answer.text().contains("http.token_file is not set"), "{}", answer.text());
     assert_eq!(site.local("POST", "/api/v1/pause", &[]).code, 200);
     assert_eq!(site.json("/api/v1/status")["writes_by_token"], false);
-    site.stop();
 }

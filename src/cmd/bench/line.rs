@@ -128,7 +128,7 @@ pub fn measure(
 fn full_speed(settings: &infer::Settings, pictures: &[Picture], frames: usize) -> Result<f64> {
     // The first fill the queues, the last keep them full.
     const MARGIN: usize = 6;
-    let line = Line::start(settings, pictures, frames + 2 * MARGIN, None)?;
+    let line = Line::start(settings, pictures, MARGIN, frames + MARGIN, None)?;
     for _ in 0..MARGIN {
         line.result()?;
     }
@@ -145,7 +145,7 @@ fn full_speed(settings: &infer::Settings, pictures: &[Picture], frames: usize) -
 fn one_at_a_time(settings: &infer::Settings, pictures: &[Picture], frames: usize) -> Result<Series> {
     let (go, permits) = bounded(1);
     let lead = 2;
-    let line = Line::start(settings, pictures, frames + lead, Some(permits))?;
+    let line = Line::start(settings, pictures, lead, frames, Some(permits))?;
     let mut out = Series::default();
     for i in 0..frames + lead {
         let begun = Instant::now();
@@ -168,17 +168,24 @@ struct Line {
 }
 
 impl Line {
-    fn start(settings: &infer::Settings, pictures: &[Picture], frames: usize, permits: Option<Receiver<()>>) -> Result<Self> {
+    /// `lead` pictures before the first of the set, then `frames` from the first on: what is timed is what the stages alone were timed on.
+    fn start(
+        settings: &infer::Settings,
+        pictures: &[Picture],
+        lead: usize,
+        frames: usize,
+        permits: Option<Receiver<()>>,
+    ) -> Result<Self> {
         let detector = Detector::open(settings)?;
         let (folder, store, station) = spool(&detector)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let product: ActiveProduct = Arc::new(RwLock::new(None));
-        let (watch, results): (Sender<Arc<InspectionEvent>>, _) = bounded(frames + 1);
+        let (watch, results): (Sender<Arc<InspectionEvent>>, _) = bounded(lead + frames + 1);
         let shutdown = Shutdown::new();
         let camera = Memory {
             pictures: pictures.to_vec(),
-            next: 0,
-            left: frames,
+            next: pictures.len() * lead - lead,
+            left: lead + frames,
             permits,
             product: Arc::clone(&product),
             clock: Arc::clone(&clock),

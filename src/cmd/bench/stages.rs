@@ -48,7 +48,6 @@ pub struct Bench {
     store: Store,
     station: Station,
     job: Job,
-    next: usize,
     _folder: tempfile::TempDir,
 }
 
@@ -76,7 +75,7 @@ impl Bench {
     pub fn new(detector: Detector) -> Result<Self> {
         let (folder, store, station) = spool(&detector)?;
         let aligner = Aligner::new(&align::Settings::default());
-        Ok(Self { detector, aligner, decider: Decider::new(), store, station, job: Job::new(), next: 0, _folder: folder })
+        Ok(Self { detector, aligner, decider: Decider::new(), store, station, job: Job::new(), _folder: folder })
     }
 
     /// The network.
@@ -85,15 +84,14 @@ impl Bench {
         &self.detector
     }
 
-    /// Takes `frames` pictures in turn through every stage.
+    /// Takes `frames` pictures in turn, from the first on, through every stage.
     ///
     /// # Errors
     /// A frame that the network, the decision or the spool fails on; with `strict` also when registration refused every one.
     pub fn run(&mut self, pictures: &[Picture], frames: usize, strict: bool) -> Result<Timed> {
         let mut timed = Timed::default();
-        for _ in 0..frames {
-            let picture = &pictures[self.next % pictures.len()];
-            self.next += 1;
+        for i in 0..frames {
+            let picture = &pictures[i % pictures.len()];
             let moments = self.one(picture)?;
             match &self.job.fault {
                 None => {
