@@ -185,8 +185,9 @@ async function showStats() {
   const s = await get("/api/v1/stats");
   const { ok, ng, error } = s.inspections;
   text("n-ok", ok); text("n-ng", ng); text("n-error", error);
-  text("n-yield", ok + ng ? `${number(100 * ok / (ok + ng), 1)} %` : "–");
-  const rows = [...Object.entries(s.stages), ["frame to record", s.end_to_end]];
+  text("n-yield", ok + ng ? `${number(100 * ok / (ok + ng), 1)}%` : "–");
+  const order = ["capture", "align", "infer", "decide", "record"].filter((name) => s.stages[name]);
+  const rows = [...order.map((name) => [name, s.stages[name]]), ["frame to record", s.end_to_end]];
   $("stages").tBodies[0].replaceChildren(...rows.filter(([, t]) => t.count).map(([name, t]) =>
     element("tr", {}, ...[name, number(t.mean_ms, 1), number(t.p99_ms, 1), number(t.max_ms, 1)].map((v) => element("td", { textContent: v })))));
 }
