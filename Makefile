@@ -45,6 +45,33 @@ demo: deps runtime ## inspect recorded frames with an embedded broker, live resu
 bench-infer: deps runtime ## our inference stage beside Python's onnxruntime, the line beside its slowest stage, an idle daemon, the network's arithmetic
 	$(CARGO) build --release --locked --bin ssds
 	scripts/bench-infer.sh $(ORT_LIB) $(ORT_VERSION)
+# -- boards: docs/deploy.md ---------------------------------------------------------------------------------------------------------
+HOST         ?=
+DEPLOY_FLAGS ?=
+.PHONY: cross cross-release pages deb deb-amd64 deb-arm64 deb-jetson rpm deploy test-board
+cross: ## the daemon for aarch64, quick way (gcc); prints and checks the glibc it needs; CROSS_FEATURES=genicam for more
+	@scripts/install-packages.sh build cross
+	@scripts/cross.sh --arch aarch64 --way quick --features "$(CROSS_FEATURES)"
+cross-release: ## the same for glibc 2.31 and newer (JetPack 5), by zig
+	@scripts/install-packages.sh build
+	@scripts/cross.sh --arch aarch64 --way release --features "$(CROSS_FEATURES)"
+pages: ## manual pages and shell completions into target/package/pages
+	$(CARGO) run --quiet --locked --example cli_pages -- target/package/pages
+deb: deb-amd64 deb-arm64 ## Debian packages for amd64 and arm64 into target/package, each with its bill of materials
+deb-amd64 deb-arm64: deb-%:
+	@scripts/install-packages.sh build package
+	@scripts/package.sh deb $*
+deb-jetson: ## ssds-jetson for arm64: without ONNX Runtime, with the GPU opened
+	@scripts/install-packages.sh build package
+	@scripts/package.sh deb arm64 ssds-jetson
+rpm: ## RPM packages for x86-64 and aarch64 into target/package
+	@scripts/install-packages.sh build package
+	@scripts/package.sh rpm amd64
+	@scripts/package.sh rpm arm64
+deploy: ## this version to a board: make deploy HOST=user@board [DEPLOY_FLAGS="--dry-run --name ssds-jetson --timeout 300"]
+	@scripts/deploy.sh $(DEPLOY_FLAGS) $(HOST)
+test-board: ## the whole of it on a virtual aarch64 board with a virtual camera (QEMU); skipped where that is missing
+	@tests/board/test.sh
 
 # -- checks ---------------------------------------------------------------------------------------------------------------------
 .PHONY: test fmt clippy deny docs check

@@ -1,17 +1,23 @@
 #!/bin/sh
-# Installs the system packages that building (and testing) needs: `install-packages.sh build [test]`.
+# Installs the system packages that a purpose needs: `install-packages.sh build|test|cross|package|board ...`.
 # As root on Debian or Ubuntu it calls apt-get; otherwise it names what is missing and how to get it.
 set -eu
 
 build="libclang-dev pkg-config gcc make python3 ca-certificates"
 test="mosquitto mosquitto-clients"
+cross="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross binutils"
+package="dpkg python3-pip binutils gzip"
+board="qemu-system-arm qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot"
 
 wanted=""
 for group in "$@"; do
     case "$group" in
         build) wanted="$wanted $build" ;;
         test) wanted="$wanted $test" ;;
-        *) echo "install-packages: group must be build or test, got $group" >&2; exit 64 ;;
+        cross) wanted="$wanted $cross" ;;
+        package) wanted="$wanted $package" ;;
+        board) wanted="$wanted $board" ;;
+        *) echo "install-packages: group must be build, test, cross, package or board, got $group" >&2; exit 64 ;;
     esac
 done
 
@@ -28,7 +34,8 @@ missing=""
 for package in $wanted; do
     # python3 and make may come from elsewhere than dpkg.
     case "$package" in
-        python3 | make | gcc | pkg-config) command -v "$package" >/dev/null 2>&1 && continue ;;
+        python3 | make | gcc | pkg-config | gzip) command -v "$package" >/dev/null 2>&1 && continue ;;
+        python3-pip) python3 -m pip --version >/dev/null 2>&1 && continue ;;
         mosquitto) { command -v mosquitto || test -x /usr/sbin/mosquitto; } >/dev/null 2>&1 && continue ;;
     esac
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"

@@ -157,9 +157,13 @@ pub(super) fn must_agree(label: &str, what: &str, asked: f64, actual: f64) -> Re
     Err(Error::unavailable(format!("{label}: {what} was set to {asked}, but the device reads back {actual}")))
 }
 
-/// Opening or reading a device failed: it may come back, unless access is denied.
+/// Opening or reading a device failed: it may come back, or another program let go of it, unless access is denied.
 pub(super) fn device_error(label: &str, what: &str, error: &std::io::Error) -> Error {
-    let kind = if error.kind() == std::io::ErrorKind::PermissionDenied { Kind::Permission } else { Kind::Unavailable };
+    let kind = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Kind::Permission,
+        std::io::ErrorKind::ResourceBusy => Kind::TryAgain,
+        _ => Kind::Unavailable,
+    };
     Error::new(kind, format!("{label}: {what}: {error}"))
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::capture;
 use crate::clock::SystemClock;
-use crate::config;
-use crate::error::Result;
+use crate::config::{self, Config};
+use crate::error::{Kind, Result};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub fn run(args: Args) -> Result<u8> {
         findings.push(Finding { what, ok, text });
     };
     find("configuration", Ok(format!("{}: sha256 {}", args.config.display(), config.sha256)));
-    find("camera", capture::open(&config, Arc::new(SystemClock)).map(|c| c.describe()));
+    find("camera", camera(&config));
     find(
         "template",
         super::run::load_product(&config).map(|p| {
@@ -73,4 +73,15 @@ pub fn run(args: Args) -> Result<u8> {
         }
     }
     Ok(u8::from(bad > 0))
+}
+
+/// Whether the camera can be opened; one that is busy because the daemon runs is in order.
+fn camera(config: &Config) -> Result<String> {
+    match capture::open(config, Arc::new(SystemClock)) {
+        Ok(camera) => Ok(camera.describe()),
+        Err(e) if e.kind() == Kind::TryAgain && super::run::daemon_runs(config) => {
+            Ok(format!("{}: in use by the running daemon", capture::Settings::of(config).label()))
+        }
+        Err(e) => Err(e),
+    }
 }

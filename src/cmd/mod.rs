@@ -10,6 +10,7 @@ pub mod bench_publish;
 pub mod camera;
 pub mod check;
 pub mod config;
+pub mod doctor;
 pub mod eval;
 pub mod inspect;
 pub mod model;
@@ -20,7 +21,7 @@ pub mod template;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Kind, Result};
 
@@ -38,6 +39,8 @@ enum Verb {
     Run(run::Args),
     /// Check a configuration and everything it names, without starting anything.
     Check(check::Args),
+    /// Look at a board: camera, model, provider, broker, disk, clock, unit; say what to do.
+    Doctor(doctor::Args),
     /// Print the sample configuration, its schema or its reference.
     Config(config::Args),
     /// Teach a product's template from a defect-free picture.
@@ -65,6 +68,12 @@ enum Verb {
     Eval(eval::Args),
 }
 
+/// The command line's description, for manual pages and shell completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program: parses the command line, starts logging, calls the verb and turns its answer into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -83,6 +92,7 @@ pub fn main() -> ExitCode {
     let answer: Result<u8> = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
+        Verb::Doctor(args) => doctor::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Teach(args) => teach::run(args),
         Verb::Template(args) => template::run(args),
@@ -99,7 +109,7 @@ pub fn main() -> ExitCode {
     match answer {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("ssds: {e:#}");
+            crate::logging::last_words(&format!("{e:#}"));
             ExitCode::from(e.kind().exit_code())
         }
     }

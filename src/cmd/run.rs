@@ -27,7 +27,7 @@ use crate::pipeline::source::Overload;
 use crate::pipeline::steps::ImageLimits;
 use crate::pipeline::supervisor::{Supervisor, notify};
 use crate::pipeline::{ActiveProduct, Hold, Parts, Pipeline, Settings};
-use crate::publish::{self, CommandKind, Identity, PublishSettings, Publisher, TlsSettings};
+use crate::publish::{self, CommandKind, Identity, Link, PublishSettings, Publisher, TlsSettings};
 use crate::record::event::TemplateRef;
 use crate::record::message::ActiveRecipe;
 use crate::record::message::Reason;
@@ -265,6 +265,7 @@ impl Daemon {
     /// Looks after the running line until it is asked to stop, then ends it in order.
     fn supervise(mut self, seconds: u64) -> Result<u8> {
         let mut ticks = 0u32;
+        let mut told = String::new();
         while !self.shutdown.asked() && !self.pipeline.is_finished() {
             if seconds > 0 && self.started.elapsed() >= Duration::from_secs(seconds) {
                 self.shutdown.ask();
@@ -278,6 +279,11 @@ impl Daemon {
             self.pipeline.hold.set(Hold::SPOOL, self.reporter.admission() == Admission::Full);
             self.reporter.tick();
             self.answer_commands();
+            let line = self.line();
+            if line != told {
+                notify(&[NotifyState::Status(&line)]);
+                told = line;
+            }
             self.clock.sleep(TICK);
         }
         notify(&[NotifyState::Stopping]);
@@ -307,6 +313,20 @@ impl Daemon {
 }
 
 impl Daemon {
+    /// State, broker and what is amiss in one line, for `systemctl status` and for deployment, which waits for `broker online`.
+    fn line(&self) -> String {
+        let link = match self.publisher.as_ref().map(|p| p.status().link) {
+            None => "off",
+            Some(Link::Connecting) => "connecting",
+            Some(Link::Online) => "online",
+            Some(Link::Refused { .. }) => "refuses",
+            Some(Link::Unreachable { .. }) => "unreachable",
+            Some(Link::Stopped) => "stopped",
+        };
+        let reasons: String = self.status.reasons().iter().map(|r| format!("; {r}")).collect();
+        format!("{}; broker {link}{reasons}", self.status.state().word())
+    }
+
     /// Carries out commands from the broker.
     fn answer_commands(&mut self) {
         let Some(publisher) = &self.publisher else { return };
@@ -607,6 +627,14 @@ pub fn check_store(config: &Config) -> Result<String> {
         Err(e) if e.kind() == Kind::TryAgain => Ok(format!("{}: in use by the running daemon", path.display())),
         Err(e) => Err(e),
     }
+}
+
+/// Whether a daemon holds this configuration's store.
+#[must_use]
+pub fn daemon_runs(config: &Config) -> bool {
+    let path = config.path("paths.state_dir").join("ssds.db");
+    let opened = path.exists().then(|| Store::open(&path, store_settings(config), Arc::new(SystemClock)));
+    matches!(opened, Some(Err(e)) if e.kind() == Kind::TryAgain)
 }
 
 fn overlays(config: &Config) -> Result<Option<OverlayWriter>> {

@@ -42,13 +42,11 @@ pub struct Book {
 }
 
 impl Book {
-    /// Opens or creates the book in `root`.
+    /// Opens the book in `root`, which is made when the first recipe is applied: who only looks leaves no folder behind.
     ///
     /// # Errors
-    /// I/O faults naming the folder.
+    /// None now; kept for books that have a form to be checked.
     pub fn open(root: &Path) -> Result<Self> {
-        let applied = root.join("applied");
-        fs::create_dir_all(&applied).map_err(|e| Error::io(format!("recipe book {}", applied.display()), e))?;
         Ok(Self { root: root.to_owned() })
     }
 
@@ -150,6 +148,7 @@ impl Book {
         }
         let applied = self.root.join("applied");
         let what = |path: &Path, e| Error::io(format!("writing {}", path.display()), e);
+        fs::create_dir_all(&applied).map_err(|e| what(&applied, e))?;
         let temporary = tempfile::Builder::new().prefix(".tmp-").tempdir_in(&applied).map_err(|e| what(&applied, e))?;
         let put = |path: &Path, bytes: &[u8]| -> Result<()> {
             let path = temporary.path().join(path);
