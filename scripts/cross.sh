@@ -104,8 +104,9 @@ PINS
     for part in "$short-linux-gnu" generic-glibc "$short-linux-any" any-linux-any; do
         if [ -d "$headers/$part" ]; then bindings+=" -isystem $headers/$part"; fi
     done
-    export "BINDGEN_EXTRA_CLANG_ARGS_$under=$bindings"
-    "$cargo" zigbuild "${arguments[@]}" --target "$target.2.31" || exit $?
+    # With the target's own hyphens: cargo-zigbuild overwrites the form with underscores, and bindgen looks for this one first.
+    zig_environment=("BINDGEN_EXTRA_CLANG_ARGS_$target=$bindings")
+    env "${zig_environment[@]}" "$cargo" zigbuild "${arguments[@]}" --target "$target.2.31" || exit $?
     max=${MAX_GLIBC:-2.31}
 else
     if [ "$arch" != "$host" ]; then

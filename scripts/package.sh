@@ -59,12 +59,16 @@ cp target/package/pages/completions/* $stage/completions/
 install -m 0644 config/schema/*.json $stage/schema/
 install -m 0644 config/ssds.toml $stage/config/
 install -m 0644 systemd/ssds.service systemd/ssds.sysusers systemd/ssds.tmpfiles systemd/genicam.conf systemd/jetson.conf $stage/units/
-install -m 0644 README.md packaging/copyright config/README.md config/mqtt.md docs/deploy.md models/README.md $stage/doc/
-mv $stage/doc/README.md $stage/doc/model.md
-cp config/README.md $stage/doc/settings.md
-cp README.md $stage/doc/README.md
-gzip -9nc CHANGELOG.md > $stage/doc/changelog.gz
+install -m 0644 README.md config/mqtt.md docs/deploy.md $stage/doc/
+install -m 0644 config/README.md $stage/doc/settings.md
+install -m 0644 models/README.md $stage/doc/model.md
+gzip -9nc CHANGELOG.md > $stage/doc/CHANGELOG.md.gz
+{
+    printf '%s (%s) unstable; urgency=medium\n\n  * What users notice: /usr/share/doc/%s/CHANGELOG.md.gz.\n\n' "$name" "$version" "$name"
+    printf ' -- %s  %s\n' "$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)" "$(git log -1 --format=%cD 2> /dev/null || date -R)"
+} | gzip -9n > $stage/doc/changelog.gz
 if [ "$name" = ssds ]; then
+    install -D -m 0644 packaging/lintian-overrides $stage/lintian/ssds
     install -m 0644 target/package/onnxruntime-$arch/libonnxruntime.so.* $stage/lib/
     install -m 0644 target/package/onnxruntime-$arch/LICENSE.onnxruntime $stage/doc/
     gzip -9nc target/package/onnxruntime-$arch/ThirdPartyNotices.onnxruntime.txt > $stage/doc/ThirdPartyNotices.onnxruntime.txt.gz

@@ -209,7 +209,7 @@ variant() { # VERSION SCRIPT OUT
     mv "$tree/usr/bin/ssds" "$tree/usr/lib/ssds/real"
     printf '#!/bin/sh\n%s\nexec /usr/lib/ssds/real "$@"\n' "$2" > "$tree/usr/bin/ssds"
     chmod 0755 "$tree/usr/bin/ssds"
-    sed -i '/ usr\/bin\/ssds$/d' "$tree/DEBIAN/md5sums"
+    rm -f "$tree/DEBIAN/md5sums"
     dpkg-deb -Zgzip -z1 --root-owner-group -b "$tree" "$3" > /dev/null
     rm -rf "$tree"
 }

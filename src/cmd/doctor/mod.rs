@@ -156,7 +156,8 @@ fn running(daemon: &Value) -> Vec<Finding> {
     out.push(match of("model") {
         None => {
             let m = &daemon["model"];
-            let text = format!("{} {} on {} {}", word(&m["name"]), word(&m["version"]), word(&m["provider"]), word(&m["precision"]));
+            let text =
+                format!("{} {} on {} {}", word(&m["name"]), word(&m["version"]), word(&m["provider"]), word(&m["precision"]));
             Finding::new("model", State::Ok, format!("{text} (asked of the running daemon)"))
         }
         Some(why) => Finding::new("model", State::Fault, why),
