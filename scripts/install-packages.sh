@@ -7,7 +7,7 @@ build="libclang-dev pkg-config gcc make python3 ca-certificates"
 test="mosquitto mosquitto-clients"
 cross="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross binutils"
 package="dpkg python3-pip binutils gzip"
-board="qemu-system-arm qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot"
+board="qemu-system-arm qemu-system-x86 qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot"
 
 wanted=""
 for group in "$@"; do

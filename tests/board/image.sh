@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes the virtual board: a Debian arm64 root file system, kernel and initramfs from Debian's packages, unpacked without installing anything
+# Makes the virtual board: a Debian root file system of the asked machine, kernel and initramfs from Debian's packages, unpacked without installing anything
 # on this machine and without root (fakeroot does where this is not root).
 #
-# usage: tests/board/image.sh DIR
+# usage: tests/board/image.sh DIR [arm64|amd64]
 #
 # DIR gets vmlinuz, initrd.img, root.img (raw ext4), key and key.pub (ssh), known_hosts-key (the guest's host key). Made anew only when
 # this script has changed. The guest: systemd, sshd on 22, mosquitto on 1883, the kernel's virtual camera vivid as /dev/video0, user `board`
@@ -10,14 +10,20 @@
 set -euo pipefail
 
 fail() { code=$1; shift; echo "board image: $*" >&2; exit "$code"; }
-[ $# = 1 ] || fail 64 "usage: image.sh DIR"
+[ $# = 1 ] || [ $# = 2 ] || fail 64 "usage: image.sh DIR [arm64|amd64]"
+arch=${2:-arm64}
+case $arch in
+    arm64) kernel_package=linux-image-arm64 console=ttyAMA0 ;;
+    amd64) kernel_package=linux-image-amd64 console=ttyS0 ;;
+    *) fail 64 "the board must be arm64 or amd64, got '$arch'" ;;
+esac
 self=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
 suite=bookworm
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 disk_mb=1500
 packages="base-files base-passwd bash coreutils dash debianutils diffutils dpkg findutils grep gzip hostname libpam-runtime
     libpam-modules ncurses-base ncurses-bin perl-base sed tar util-linux netbase adduser systemd systemd-sysv udev kmod mount mosquitto mosquitto-clients openssh-server sudo iproute2 procps login passwd
-    libc-bin v4l-utils init-system-helpers busybox-static ca-certificates openssl mawk linux-image-arm64"
+    libc-bin v4l-utils init-system-helpers busybox-static ca-certificates openssl mawk $kernel_package"
 
 for tool in apt-get dpkg-deb mke2fs depmod modprobe cpio ssh-keygen; do
     PATH=$PATH:/usr/sbin:/sbin command -v $tool > /dev/null || fail 69 "$tool is missing (scripts/install-packages.sh board)"
@@ -26,7 +32,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$1" || fail 73 "cannot create $1"
 dir=$(cd "$1" && pwd)
 
-stamp=$(sha256sum "$self" | cut -d' ' -f1)
+stamp="$(sha256sum "$self" | cut -d' ' -f1) $arch"
 if [ -f "$dir/stamp" ] && [ "$(cat "$dir/stamp")" = "$stamp" ] && [ -f "$dir/root.img" ]; then
     echo "board image: $dir is up to date"
     exit 0
@@ -35,7 +41,7 @@ rm -f "$dir/stamp"
 
 if [ "$(id -u)" != 0 ] && [ -z "${FAKEROOTKEY:-}" ]; then
     command -v fakeroot > /dev/null || fail 69 "fakeroot is missing, and this is not root"
-    exec fakeroot -- "$self" "$dir"
+    exec fakeroot -- "$self" "$dir" "$arch"
 fi
 
 # -- packages: apt with lists, cache and status of its own --------------------------------------------------------------------------
@@ -45,11 +51,11 @@ apt=$dir/apt
 mkdir -p "$apt"/{lists/partial,cache/archives/partial,etc,state}
 : > "$apt/state/status"
 cat > "$apt/etc/sources.list" <<END
-deb [arch=arm64 signed-by=$keyring] $mirror $suite main
-deb [arch=arm64 signed-by=$keyring] $mirror-security $suite-security main
+deb [arch=$arch signed-by=$keyring] $mirror $suite main
+deb [arch=$arch signed-by=$keyring] $mirror-security $suite-security main
 END
 apt_get() {
-    apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::Etc::SourceList="$apt/etc/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+    apt-get -q -o APT::Architecture="$arch" -o APT::Architectures="$arch" -o Dir::Etc::SourceList="$apt/etc/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::State::Lists="$apt/lists" -o Dir::State::Status="$apt/state/status" -o Dir::Cache="$apt/cache" -o Debug::NoLocking=1 \
         -o APT::Install-Recommends=false -o APT::Sandbox::User= -o Acquire::Retries=3 -o Acquire::Languages=none "$@"
 }
@@ -75,16 +81,17 @@ for deb in "$apt"/cache/archives/*.deb; do
     name=$(dpkg-deb -f "$deb" Package)
     { sed '1a Status: install ok installed' "$control/control" | sed '/^Conffiles:/d'; echo; } >> "$root/var/lib/dpkg/status"
     suffix=
-    [ "$(dpkg-deb -f "$deb" Multi-Arch)" = same ] && suffix=:arm64
+    [ "$(dpkg-deb -f "$deb" Multi-Arch)" = same ] && suffix=:$arch
     dpkg-deb --fsys-tarfile "$deb" | tar -t | sed -e 's#^\./#/#' -e 's#/$##' -e 's#^$#/.#' > "$root/var/lib/dpkg/info/$name$suffix.list"
     rm -rf "$control"
 done
 echo 1 > "$root/var/lib/dpkg/info/format"
 : > "$root/var/lib/dpkg/available"
-echo arm64 > "$root/var/lib/dpkg/arch"
+echo "$arch" > "$root/var/lib/dpkg/arch"
 
 # One /usr: the packages still carry /bin, /sbin and /lib.
-for part in bin sbin lib; do
+for part in bin sbin lib lib64; do
+    if [ "$part" = lib64 ] && [ ! -e "$root/lib64" ]; then continue; fi
     if [ -d "$root/$part" ] && [ ! -L "$root/$part" ]; then
         mkdir -p "$root/usr/$part"
         cp -a --remove-destination "$root/$part/." "$root/usr/$part/"
@@ -174,7 +181,7 @@ ExecStart=/usr/bin/ip link set lo up
 ExecStart=/usr/bin/sh -c 'i=$$(ls /sys/class/net | grep -v lo | head -n 1); ip link set $$i up; ip addr add 10.0.2.15/24 dev $$i; ip route add default via 10.0.2.2'
 END
 ln -sf ../board-network.service "$wants/board-network.service"
-for unit in getty@tty1.service serial-getty@ttyAMA0.service systemd-pstore.service systemd-hwdb-update.service e2scrub_reap.service \
+for unit in getty@tty1.service serial-getty@$console.service systemd-pstore.service systemd-hwdb-update.service e2scrub_reap.service \
     apt-daily.timer apt-daily-upgrade.timer systemd-networkd-wait-online.service systemd-logind.service getty.target dbus.service dbus.socket \
     systemd-rfkill.socket systemd-machine-id-commit.service man-db.timer fstrim.timer e2scrub_all.timer dpkg-db-backup.timer; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"

@@ -3,7 +3,8 @@
 # over ssh on a forwarded loopback port, and looked at from outside.
 #
 # usage: tests/board/test.sh            (make test-board)
-#   PACKAGE=FILE   this arm64 .deb instead of building one     KEEP=1   leave the guest's disk and logs in target/board/run
+#   PACKAGE=FILE   this .deb instead of building one     KEEP=1   leave the guest's disk
+#   BOARD=amd64    a PC instead of an aarch64 board (quick where the machine has KVM); default arm64
 #
 # Steps: dry run, first installation, configuration, camera, template, start, messages at a subscriber here, hang, wrong settings, a version
 # that does not start, one that refuses the board, an update, reboot, removal, purge. Every wait has a limit that only ends a test that hangs.
@@ -12,15 +13,28 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
-if ! command -v qemu-system-aarch64 > /dev/null; then
-    echo "skipped: test-board: qemu-system-aarch64 is missing (scripts/install-packages.sh board)"
+board=${BOARD:-arm64}
+case $board in
+    arm64)
+        machine=(qemu-system-aarch64 -M virt -cpu cortex-a72)
+        console=ttyAMA0
+        ;;
+    amd64)
+        machine=(qemu-system-x86_64 -M q35)
+        console="ttyS0 no_timer_check"
+        if [ -w /dev/kvm ] && [ "${KVM:-yes}" = yes ]; then machine+=(-enable-kvm -cpu host); else machine+=(-cpu Haswell-v4); fi
+        ;;
+    *) echo "test-board: BOARD must be arm64 or amd64, got '$board'" >&2; exit 64 ;;
+esac
+if ! command -v "${machine[0]}" > /dev/null; then
+    echo "skipped: test-board: ${machine[0]} is missing (scripts/install-packages.sh board)"
     exit 0
 fi
 for tool in mosquitto_sub ssh scp python3; do
     command -v $tool > /dev/null || { echo "test-board: $tool is missing (scripts/install-packages.sh board)" >&2; exit 69; }
 done
 cargo=${CARGO:-cargo}
-image=target/board
+image=target/board/$board
 run=$root/target/board/run
 began=$(date +%s)
 step_began=$began
@@ -45,10 +59,10 @@ wait_for() { # SECONDS TEXT COMMAND...
 
 # -- what is needed ---------------------------------------------------------------------------------------------------------------------
 step "image and package"
-tests/board/image.sh $image
+tests/board/image.sh "$image" "$board"
 package=${PACKAGE:-}
 if [ -z "$package" ]; then
-    WAY=quick SBOM=no PACKAGE_DIR=target/board scripts/package.sh deb arm64 | tee target/board/package.log
+    WAY=quick SBOM=no PACKAGE_DIR=target/board scripts/package.sh deb "$board" | tee target/board/package.log
     package=$(tail -n 1 target/board/package.log)
 fi
 "$cargo" build --quiet --locked --example check_messages
@@ -56,14 +70,14 @@ messages=${CARGO_TARGET_DIR:-$root/target}/debug/examples/check_messages
 
 rm -rf "$run"
 mkdir -p "$run"
-cp --sparse=always $image/root.img "$run/disk.img"
+cp --sparse=always "$image/root.img" "$run/disk.img"
 read -r ssh_port mqtt_port < <(python3 -c '
 import socket
 s = [socket.socket() for _ in range(2)]
 [x.bind(("127.0.0.1", 0)) for x in s]
 print(*(x.getsockname()[1] for x in s))')
-sed "s/@PORT@/$ssh_port/" $image/known_hosts.in > "$run/known_hosts"
-install -m 0600 $image/key "$run/key"
+sed "s/@PORT@/$ssh_port/" "$image/known_hosts.in" > "$run/known_hosts"
+install -m 0600 "$image/key" "$run/key"
 cat > "$run/ssh.conf" <<END
 Host board root
   HostName 127.0.0.1
@@ -101,8 +115,8 @@ leave() {
 trap leave EXIT
 
 step "boot"
-qemu-system-aarch64 -M virt -cpu cortex-a72 -smp 2 -m 1024 -display none -monitor none -serial "file:$run/console.log" \
-    -kernel $image/vmlinuz -initrd $image/initrd.img -append "console=ttyAMA0 root=/dev/vda rw quiet systemd.show_status=no" \
+"${machine[@]}" -smp 2 -m 1024 -display none -monitor none -serial "file:$run/console.log" \
+    -kernel "$image/vmlinuz" -initrd "$image/initrd.img" -append "console=$console root=/dev/vda rw quiet systemd.show_status=no" \
     -drive "file=$run/disk.img,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk \
     -netdev "user,id=net,hostfwd=tcp:127.0.0.1:$ssh_port-:22,hostfwd=tcp:127.0.0.1:$mqtt_port-:1883" -device virtio-net-pci,netdev=net,romfile= \
     -device virtio-rng-pci < /dev/null > "$run/qemu.log" 2>&1 &
