@@ -9,7 +9,7 @@ DEMO_SECONDS ?= 0
 DEMO_DIR     ?= demo-out
 CARGO        ?= cargo
 # One feature set for building and testing, so that dependencies are compiled once.
-TEST_FEATURES := embedded-broker,train
+TEST_FEATURES := embedded-broker,train,genicam
 
 .PHONY: help
 help: ## this list
@@ -80,9 +80,15 @@ test: deps-test runtime ## every test: unit, integration with a real mosquitto, 
 .PHONY: fault-test
 fault-test: deps-test runtime ## the fault harness in its long form (FAULTS=300): broker and daemon killed at random moments, counts and the 95 % bound
 	FAULTS=$(or $(FAULTS),300) ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it faults:: -- --nocapture
+.PHONY: test-v4l2 camera-cycles
+test-v4l2: deps-test runtime ## the program on the kernel's virtual camera in a QEMU guest; says so where it has to be skipped
+	@scripts/install-packages.sh guest || echo "test-v4l2: going on without them"
+	V4L2_GUEST=1 ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it v4l2:: -- --nocapture
+camera-cycles: deps-test ## CAMERA_CYCLES (200) times a GigE camera is unplugged and plugged in again: leaks, times
+	CAMERA_CYCLES=$(or $(CAMERA_CYCLES),200) $(CARGO) test --locked --features $(TEST_FEATURES) --lib gige:: -- --nocapture
 fmt: ## formatting
 	$(CARGO) fmt --check
-clippy: deps ## lints for everything that the tests build
+clippy: deps-test ## lints for everything that the tests build
 	$(CARGO) clippy --locked --all-targets --features $(TEST_FEATURES) -- -D warnings
 .PHONY: clippy-all
 clippy-all: clippy ## lints for the other feature sets too
@@ -95,7 +101,7 @@ deny: ## licences, bans, sources, and advisories when their database can be fetc
 	$(CARGO) deny check bans licenses sources; \
 	if $(CARGO) deny fetch db 2>/dev/null; then $(CARGO) deny check advisories; \
 	else echo "deny: advisories skipped, their database cannot be fetched from here"; fi
-docs: deps ## API documentation without warnings
+docs: deps-test ## API documentation without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features $(TEST_FEATURES)
 check: fmt clippy-all test docs deny ## everything above
 

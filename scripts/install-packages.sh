@@ -1,13 +1,14 @@
 #!/bin/sh
-# Installs the system packages that a purpose needs: `install-packages.sh build|test|cross|package|board ...`.
+# Installs the system packages that a purpose needs: `install-packages.sh build|test|cross|package|board|guest ...`.
 # As root on Debian or Ubuntu it calls apt-get; otherwise it names what is missing and how to get it.
 set -eu
 
 build="libclang-dev pkg-config gcc make python3 ca-certificates"
-test="mosquitto mosquitto-clients"
+test="mosquitto mosquitto-clients libaravis-dev libusb-1.0-0-dev"
 cross="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross binutils"
 package="dpkg python3-pip binutils gzip"
 board="qemu-system-arm qemu-system-x86 qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot"
+guest="qemu-system-x86 busybox-static kmod cpio v4l-utils"
 
 wanted=""
 for group in "$@"; do
@@ -17,7 +18,8 @@ for group in "$@"; do
         cross) wanted="$wanted $cross" ;;
         package) wanted="$wanted $package" ;;
         board) wanted="$wanted $board" ;;
-        *) echo "install-packages: group must be build, test, cross, package or board, got $group" >&2; exit 64 ;;
+        guest) wanted="$wanted $guest" ;;
+        *) echo "install-packages: group must be build, test, cross, package, board or guest, got $group" >&2; exit 64 ;;
     esac
 done
 

@@ -18,6 +18,8 @@ pub fn init() {
             let text = format!("{}: {}", record.target(), record.args());
             out.write_all(prefixed(priority(record.level()), &text).as_bytes())
         });
+    } else {
+        builder.format_timestamp_millis();
     }
     // A second call (tests) keeps the first logger.
     let _ = builder.try_init();

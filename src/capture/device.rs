@@ -1,6 +1,7 @@
 //! What the back ends for real devices have in common: their settings, the count of losses, sequence numbers that never wrap, and the
 //! check that a device took a value.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub enum Trigger {
     /// The camera's own input.
     Hardware,
 }
+
+/// Values of a device's controls by name, as read back from it.
+pub type Values = BTreeMap<String, String>;
 
 /// A device and what is asked of it; `None` leaves the device as it is.
 #[derive(Debug, Clone)]
@@ -48,6 +52,12 @@ pub struct Settings {
     pub trigger: Trigger,
     /// The input of a hardware trigger.
     pub trigger_source: String,
+    /// The edge or level that triggers, by the camera's name for it.
+    pub trigger_activation: String,
+    /// Switch automatic exposure, gain and white balance off where the device has them.
+    pub auto_off: bool,
+    /// Further controls by the device's own names, in this order.
+    pub controls: Vec<(String, String)>,
     /// GigE Vision packet size, bytes.
     pub packet_size: Option<u32>,
     /// GigE Vision pause between packets, ns.
@@ -72,6 +82,9 @@ impl Settings {
             buffers: 4,
             trigger: Trigger::Free,
             trigger_source: "Line1".to_owned(),
+            trigger_activation: "RisingEdge".to_owned(),
+            auto_off: true,
+            controls: Vec::new(),
             packet_size: None,
             packet_delay_ns: None,
         }
@@ -93,8 +106,15 @@ impl Settings {
             exposure_us: config.f64_opt("camera.exposure_us"),
             gain: config.f64_opt("camera.gain"),
             buffers: whole("camera.buffers").unwrap_or(4),
-            trigger: if config.text("camera.trigger") == "hardware" { Trigger::Hardware } else { Trigger::Free },
+            trigger: match config.text("camera.trigger").as_str() {
+                "software" => Trigger::Software,
+                "hardware" => Trigger::Hardware,
+                _ => Trigger::Free,
+            },
             trigger_source: config.text("camera.trigger_source"),
+            trigger_activation: config.text("camera.trigger_activation"),
+            auto_off: config.bool("camera.auto_off"),
+            controls: config.texts("camera.controls").iter().filter_map(|t| split_control(t)).collect(),
             packet_size: whole("camera.packet_size"),
             packet_delay_ns: whole("camera.packet_delay_ns"),
         }
@@ -111,41 +131,92 @@ impl Settings {
     }
 }
 
+/// Name and value of a control written as `name=value`.
+fn split_control(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    Some((name.trim().to_owned(), value.trim().to_owned()))
+}
+
 /// Frames that never reached inspection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Arrived in part or marked bad by the driver; never delivered.
     pub incomplete: u64,
+    /// The same by the driver's word for what was wrong.
+    pub by_status: BTreeMap<&'static str, u64>,
     /// Numbers that the device skipped.
     pub missing: u64,
 }
 
+impl Losses {
+    /// Counts skipped numbers, or takes one back that came late.
+    pub(super) fn skip(&mut self, skipped: i64) {
+        self.missing = self.missing.saturating_add_signed(skipped);
+    }
+
+    /// Counts one frame that is not delivered.
+    pub(super) fn count(&mut self, status: &'static str) {
+        self.incomplete += 1;
+        *self.by_status.entry(status).or_default() += 1;
+    }
+}
+
+/// Differences between two sets of control values, as `name ASKED, now ACTUAL`; names that only one of them has say nothing. Numbers
+/// agree within a hundredth.
+#[must_use]
+pub fn differences(taught: &Values, now: &Values) -> Vec<String> {
+    let same = |a: &str, b: &str| match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(x), Ok(y)) => (x - y).abs() <= 0.01 * x.abs(),
+        _ => a == b,
+    };
+    taught
+        .iter()
+        .filter_map(|(name, was)| now.get(name).filter(|is| !same(was, is)).map(|is| format!("{name} {was}, now {is}")))
+        .collect()
+}
+
+/// A frame may come so many numbers late: one that was waited for in vain is handed over after its followers.
+const LATE: u64 = 64;
+
 /// A device's frame counter, unwrapped.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
+    /// The newest raw number.
     last: Option<u64>,
-    /// Frame number without wrap, from the first frame's own.
+    /// The same without wrap, from the first frame's own.
     total: u64,
 }
 
 impl Sequence {
     /// Takes the next raw number, whose counter runs from `first` to `max` and then again from `first`; returns the unwrapped number and
-    /// how many were skipped. A counter that goes back without a wrap began anew: nothing is counted as skipped.
-    pub(super) fn next(&mut self, raw: u64, first: u64, max: u64) -> (u64, u64) {
-        let step = match self.last {
-            None => {
-                self.total = raw;
-                self.last = Some(raw);
-                return (raw, 0);
-            }
-            Some(last) if raw > last => raw - last,
+    /// how many were skipped, -1 for one that comes late and was counted as skipped before. A counter that goes far back without a wrap began
+    /// anew: nothing is counted as skipped.
+    pub(super) fn next(&mut self, raw: u64, first: u64, max: u64) -> (u64, i64) {
+        let Some(last) = self.last else {
+            self.total = raw;
+            self.last = Some(raw);
+            return (raw, 0);
+        };
+        // How far behind the newest one, over the wrap where it lies between.
+        let behind = if raw <= last {
+            last - raw
+        } else {
+            (last - first.min(last)).saturating_add(max.saturating_sub(raw)).saturating_add(1)
+        };
+        if (1..=LATE).contains(&behind) {
+            return (self.total.saturating_sub(behind), -1);
+        }
+        let step = if raw > last {
+            raw - last
+        } else if last <= max && max - last < 1024 && raw < first + 1024 {
             // Near the end before, near the beginning now: a wrap.
-            Some(last) if last <= max && max - last < 1024 && raw < first + 1024 => max - last + 1 + (raw - first.min(raw)),
-            Some(_) => 1,
+            max - last + 1 + (raw - first.min(raw))
+        } else {
+            1
         };
         self.last = Some(raw);
         self.total += step;
-        (self.total, step - 1)
+        (self.total, i64::try_from(step - 1).unwrap_or(i64::MAX))
     }
 }
 
@@ -186,11 +257,25 @@ mod tests {
         assert_eq!(s.next(65_535, 1, 65_535), (65_535, 1));
         assert_eq!(s.next(1, 1, 65_535), (65_536, 0));
         assert_eq!(s.next(4, 1, 65_535), (65_539, 2));
+        // Two that were waited for come late.
+        assert_eq!(s.next(2, 1, 65_535), (65_537, -1));
+        assert_eq!(s.next(65_534, 1, 65_535), (65_534, -1));
+        assert_eq!(s.next(900, 1, 65_535), (66_435, 895));
         // The device began anew.
-        assert_eq!(s.next(1, 1, 65_535), (65_540, 0));
+        assert_eq!(s.next(1, 1, 65_535), (66_436, 0));
         let mut v = Sequence::default();
         assert_eq!(v.next(u64::from(u32::MAX), 0, u64::from(u32::MAX)), (u64::from(u32::MAX), 0));
         assert_eq!(v.next(1, 0, u64::from(u32::MAX)), (u64::from(u32::MAX) + 2, 1));
+    }
+
+    #[test]
+    fn differing_values_are_named_and_steps_are_not() {
+        let values = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Values>();
+        let taught = values(&[("exposure_us", "1000"), ("format", "Mono8"), ("gain", "0"), ("only_then", "1")]);
+        let now = values(&[("exposure_us", "1009.5"), ("format", "Mono12"), ("gain", "0.0"), ("only_now", "2")]);
+        assert_eq!(differences(&taught, &now), ["format Mono8, now Mono12"]);
+        let later = values(&[("exposure_us", "2000"), ("gain", "0.5")]);
+        assert_eq!(differences(&taught, &later), ["exposure_us 1000, now 2000", "gain 0, now 0.5"]);
     }
 
     #[test]

@@ -4,12 +4,17 @@
 //! camera and opens it again, for ever, unless the error's kind says that a person must act.
 
 mod device;
+#[cfg(feature = "genicam")]
+pub mod genicam;
+pub mod guard;
 pub mod replay;
 pub mod unpack;
+pub mod uvc;
 pub mod v4l2;
 
-pub use device::{Losses, Settings, Trigger};
+pub use device::{Losses, Settings, Trigger, Values, differences};
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +88,19 @@ pub trait Camera: Send {
     fn may_be_silent(&self) -> bool {
         false
     }
+
+    /// The controls' values, read back when the camera was opened.
+    fn values(&self) -> Values {
+        Values::new()
+    }
+
+    /// Whether this is a sensor, whose noise makes every picture differ from the one before.
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    /// Gives a picture back whose memory the next one may use.
+    fn recycle(&mut self, _picture: Gray) {}
 }
 
 /// Opens the camera that the configuration names.
@@ -97,6 +115,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Box<dyn Camera>> {
                 path: config.path("camera.path"),
                 rate_hz: config.f64("camera.rate_hz"),
                 looping: config.bool("camera.loop"),
+                triggered: config.text("camera.trigger") == "software",
             };
             Ok(Box::new(replay::Replay::open(settings, clock)?))
         }
@@ -111,11 +130,36 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Box<dyn Camera>> {
 pub fn open_device(backend: &str, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Box<dyn Camera>> {
     match backend {
         "auto" => {
-            let backend = if settings.device.starts_with('/') { "v4l2" } else { "genicam" };
-            log::info!("{}: camera.backend auto took {backend}", settings.label());
+            let (backend, why) = choose_backend(settings)?;
+            log::info!("{}: camera.backend auto took {backend}: {why}", settings.label());
             open_device(backend, settings, clock)
         }
         "v4l2" => Ok(Box::new(v4l2::V4l2::open(settings.clone(), clock)?)),
-        other => Err(Error::config(format!("{}: back end {other} is not in this program yet", settings.label()))),
+        "uvc" => Ok(Box::new(uvc::Uvc::open(settings.clone(), clock)?)),
+        #[cfg(feature = "genicam")]
+        "genicam" => Ok(Box::new(genicam::GenIcam::open(settings.clone(), clock)?)),
+        #[cfg(not(feature = "genicam"))]
+        "genicam" => Err(Error::config(format!("{}: this program was built without the feature genicam", settings.label()))),
+        other => Err(Error::config(format!("{}: there is no back end {other}", settings.label()))),
+    }
+}
+
+/// The back end for a device, by what it offers, and why.
+///
+/// # Errors
+/// As [`v4l2::probe`]; [`crate::Kind::Config`] when nothing it offers can be read.
+fn choose_backend(settings: &Settings) -> Result<(&'static str, String)> {
+    if !settings.device.starts_with('/') {
+        return Ok(("genicam", "the device is named by address, serial number or name, not by a path".into()));
+    }
+    let label = settings.label();
+    let (_, offered) = v4l2::probe(&label, Path::new(&settings.device))?;
+    let asked = settings.format.as_deref();
+    match v4l2::choose(&label, asked, &offered) {
+        Ok((format, _)) => Ok(("v4l2", format!("it offers {}", v4l2::name_of(format)))),
+        Err(_) if offered.contains(b"MJPG") && asked.is_none_or(|f| f == "MJPG") => {
+            Ok(("uvc", "it offers MJPG and nothing that v4l2 reads".into()))
+        }
+        Err(e) => Err(e),
     }
 }

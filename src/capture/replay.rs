@@ -4,7 +4,7 @@
 //! a line, `#` begins a comment) or a JSONL pair manifest (its `image` keys). They are converted to 8-bit gray as
 //! [`crate::frame::load_gray`] states. Frame `n` is due at start + n / rate on the monotonic clock; a slow consumer makes later frames
 //! late, never lost. The time of exposure is the time a frame became due. A picture that cannot be read is reported as
-//! [`Grab::Unusable`], and the replay goes on.
+//! [`Grab::Unusable`], and the replay goes on. Triggered, it shows one picture for each software trigger, at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct Settings {
     pub rate_hz: f64,
     /// Start again after the last picture.
     pub looping: bool,
+    /// One picture for each software trigger instead of a rate.
+    pub triggered: bool,
 }
 
 /// The replay camera.
@@ -35,6 +37,8 @@ pub struct Replay {
     clock: Arc<dyn Clock>,
     next: u64,
     start_ns: Option<u64>,
+    /// Triggers that have not brought their picture yet.
+    triggers: u64,
 }
 
 impl Replay {
@@ -50,7 +54,7 @@ impl Replay {
                 settings.path.display()
             )));
         }
-        Ok(Self { settings, files, clock, next: 0, start_ns: None })
+        Ok(Self { settings, files, clock, next: 0, start_ns: None, triggers: 0 })
     }
 
     /// Number of pictures in one round.
@@ -108,11 +112,11 @@ fn list(path: &Path) -> Result<Vec<PathBuf>> {
 impl Camera for Replay {
     fn describe(&self) -> String {
         format!(
-            "{}: replay of {} pictures from {} at {} Hz{}",
+            "{}: replay of {} pictures from {} {}{}",
             self.settings.name,
             self.files.len(),
             self.settings.path.display(),
-            self.settings.rate_hz,
+            if self.settings.triggered { "by software trigger".to_owned() } else { format!("at {} Hz", self.settings.rate_hz) },
             if self.settings.looping { ", looping" } else { "" }
         )
     }
@@ -121,10 +125,30 @@ impl Camera for Replay {
         true
     }
 
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    fn trigger(&mut self) -> Result<()> {
+        if !self.settings.triggered {
+            return Err(Error::new(Kind::Usage, format!("{}: is not in software trigger mode", self.settings.name)));
+        }
+        self.triggers += 1;
+        Ok(())
+    }
+
     fn grab(&mut self, timeout: Duration) -> Result<Grab> {
         let count = self.files.len() as u64;
         if !self.settings.looping && self.next >= count {
             return Ok(Grab::End);
+        }
+        if self.settings.triggered {
+            if self.triggers == 0 {
+                self.clock.sleep(timeout);
+                return Ok(Grab::Idle);
+            }
+            self.triggers -= 1;
+            return Ok(self.show());
         }
         let now = self.clock.mono_ns();
         let start = *self.start_ns.get_or_insert(now);
@@ -137,12 +161,19 @@ impl Camera for Replay {
             }
             self.clock.sleep(wait);
         }
-        let file = &self.files[(self.next % count) as usize];
+        Ok(self.show())
+    }
+}
+
+impl Replay {
+    /// The next picture.
+    fn show(&mut self) -> Grab {
+        let file = &self.files[(self.next % self.files.len() as u64) as usize];
         let device_sequence = self.next;
         self.next += 1;
         let source: Arc<str> = file.to_string_lossy().into();
         let (captured_at, captured_mono_ns) = (self.clock.now(), self.clock.mono_ns());
-        Ok(match load_gray(file) {
+        match load_gray(file) {
             Ok(image) => Grab::Frame(Captured {
                 image,
                 captured_at,
@@ -153,7 +184,7 @@ impl Camera for Replay {
                 part_id: None,
             }),
             Err(e) => Grab::Unusable { source, message: format!("{e:#}") },
-        })
+        }
     }
 }
 
@@ -173,7 +204,7 @@ mod tests {
 
     fn open(path: &Path, looping: bool) -> (Replay, Arc<SimulatedClock>) {
         let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
-        let settings = Settings { name: "cam".into(), path: path.into(), rate_hz: 10.0, looping };
+        let settings = Settings { name: "cam".into(), path: path.into(), rate_hz: 10.0, looping, triggered: false };
         (Replay::open(settings, clock.clone()).unwrap(), clock)
     }
 
@@ -218,6 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn triggered_it_shows_one_picture_a_trigger() {
+        let dir = folder(2);
+        let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
+        let settings = Settings { name: "cam".into(), path: dir.path().into(), rate_hz: 10.0, looping: false, triggered: true };
+        let mut camera = Replay::open(settings, clock).unwrap();
+        let second = Duration::from_secs(1);
+        assert!(matches!(camera.grab(second).unwrap(), Grab::Idle));
+        camera.trigger().unwrap();
+        assert_eq!(frame(camera.grab(second).unwrap()).device_sequence, 0);
+        assert!(matches!(camera.grab(second).unwrap(), Grab::Idle));
+        camera.trigger().unwrap();
+        camera.trigger().unwrap();
+        assert_eq!(frame(camera.grab(second).unwrap()).device_sequence, 1);
+        assert!(matches!(camera.grab(second).unwrap(), Grab::End));
+        assert_eq!(open(dir.path(), false).0.trigger().unwrap_err().kind(), Kind::Usage);
+    }
+
+    #[test]
     fn an_unreadable_picture_is_reported_and_the_replay_goes_on() {
         let dir = folder(3);
         std::fs::write(dir.path().join("001.png"), b"not a picture").unwrap();
@@ -247,7 +296,7 @@ mod tests {
         let clock = Arc::new(SimulatedClock::new(Timestamp::UNIX_EPOCH));
         let dir = tempfile::tempdir().unwrap();
         let at = |path: PathBuf| {
-            let settings = Settings { name: "cam".into(), path, rate_hz: 1.0, looping: false };
+            let settings = Settings { name: "cam".into(), path, rate_hz: 1.0, looping: false, triggered: false };
             Replay::open(settings, clock.clone()).map(|_| ()).unwrap_err()
         };
         let empty = at(dir.path().into());

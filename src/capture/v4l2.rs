@@ -2,16 +2,21 @@
 //!
 //! The device is opened by path, set to one of [`FORMATS`] (stride and picture size are left to the driver), and read with `poll`, so a
 //! silent device is a time-out and never a hang. Every frame carries the kernel's sequence number, whose gaps are lost frames, and its
-//! CLOCK_MONOTONIC timestamp. Buffers that the driver marks bad or fills in part are counted and never delivered. Limits: no multi-planar
-//! devices, no compressed pictures, no hardware trigger. Source: the kernel's V4L2 API reference.
+//! CLOCK_MONOTONIC timestamp. Buffers that the driver marks bad or fills in part are counted and never delivered. V4L2 has no common
+//! trigger: where a driver has a control for it, `camera.controls` sets it and `camera.trigger` hardware lets the device be silent. Limits:
+//! no multi-planar devices, no compressed pictures. Source: the kernel's V4L2 API reference.
+
+pub mod controls;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use v4l::buffer::{Flags, Metadata, Type};
 use v4l::capability::Flags as Can;
-use v4l::control::{Control, Value};
+use v4l::frameinterval::FrameIntervalEnum;
+use v4l::framesize::FrameSizeEnum;
 use v4l::io::mmap::Stream;
 use v4l::io::traits::{CaptureStream, Stream as _};
 use v4l::video::Capture as _;
@@ -19,7 +24,7 @@ use v4l::{Device, FourCC};
 
 use super::device::{Sequence, device_error, moments_ago, must_agree};
 use super::unpack::{self, Layout, Mosaic};
-use super::{Camera, Captured, Grab, Losses, Settings};
+use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::frame::Gray;
@@ -40,19 +45,12 @@ pub const FORMATS: [(&[u8; 4], Layout); 12] = [
     (b"YUYV", Layout::Yuyv),
 ];
 
-/// `EXPOSURE_AUTO`, where 1 is manual.
-const CID_EXPOSURE_AUTO: u32 = 0x009a_0901;
-/// `EXPOSURE_ABSOLUTE`, in units of 100 µs.
-const CID_EXPOSURE_ABSOLUTE: u32 = 0x009a_0902;
-/// `AUTOGAIN`.
-const CID_AUTOGAIN: u32 = 0x0098_0912;
-/// `GAIN`.
-const CID_GAIN: u32 = 0x0098_0913;
 /// `ENODEV`: the device was unplugged.
 const ENODEV: i32 = 19;
 
 /// Four characters as people write them.
-fn name_of(fourcc: &[u8; 4]) -> String {
+#[must_use]
+pub fn name_of(fourcc: &[u8; 4]) -> String {
     String::from_utf8_lossy(fourcc).trim_end().to_owned()
 }
 
@@ -92,16 +90,73 @@ pub fn probe(label: &str, path: &Path) -> Result<(Device, Vec<[u8; 4]>)> {
     Ok((device, formats.iter().map(|f| f.fourcc.repr).collect()))
 }
 
+/// What a device offers, as JSON: formats with sizes and rates, controls with ranges.
+///
+/// # Errors
+/// As [`probe`].
+pub fn offers(path: &Path) -> Result<Value> {
+    let label = format!("camera {}", path.display());
+    let (device, formats) = probe(&label, path)?;
+    let caps = device.query_caps().map_err(|e| device_error(&label, "asking what it can do", &e))?;
+    let formats: Vec<Value> = formats
+        .iter()
+        .map(|f| {
+            let fourcc = FourCC::new(f);
+            let sizes: Vec<Value> = device
+                .enum_framesizes(fourcc)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|s| match s.size {
+                    FrameSizeEnum::Discrete(d) => {
+                        json!({"size_px": [d.width, d.height], "rates_hz": rates(&device, fourcc, d.width, d.height)})
+                    }
+                    FrameSizeEnum::Stepwise(s) => json!({
+                        "min_px": [s.min_width, s.min_height], "max_px": [s.max_width, s.max_height],
+                        "step_px": [s.step_width, s.step_height], "rates_hz": rates(&device, fourcc, s.max_width, s.max_height),
+                    }),
+                })
+                .collect();
+            json!({"format": name_of(f), "readable": FORMATS.iter().any(|known| known.0 == f), "sizes": sizes})
+        })
+        .collect();
+    let controls = controls::list(&device).map_err(|e| device_error(&label, "asking for its controls", &e))?;
+    let controls: serde_json::Map<String, Value> = controls.iter().map(|c| (c.name.clone(), c.json(&device))).collect();
+    Ok(json!({"card": caps.card, "driver": caps.driver, "bus": caps.bus, "formats": formats, "controls": controls}))
+}
+
+/// Frame rates at one size, Hz, highest first; a range as its two ends.
+fn rates(device: &Device, fourcc: FourCC, width: u32, height: u32) -> Vec<f64> {
+    let rate = |f: &v4l::Fraction| (f64::from(f.denominator) / f64::from(f.numerator.max(1)) * 100.0).round() / 100.0;
+    let mut out: Vec<f64> = device
+        .enum_frameintervals(fourcc, width, height)
+        .unwrap_or_default()
+        .iter()
+        .flat_map(|i| match &i.interval {
+            FrameIntervalEnum::Discrete(f) => vec![rate(f)],
+            FrameIntervalEnum::Stepwise(s) => vec![rate(&s.min), rate(&s.max)],
+        })
+        .collect();
+    out.sort_by(|a, b| b.total_cmp(a));
+    out
+}
+
 /// What to do with a dequeued buffer.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     Whole,
-    Incomplete,
+    /// Why not.
+    Incomplete(&'static str),
 }
 
 /// A buffer is inspected only when the driver calls it good and it holds a whole picture.
 fn fate(meta: &Metadata, wanted: usize) -> Fate {
-    if meta.flags.contains(Flags::ERROR) || (meta.bytesused as usize) < wanted { Fate::Incomplete } else { Fate::Whole }
+    if meta.flags.contains(Flags::ERROR) {
+        Fate::Incomplete("marked_bad")
+    } else if (meta.bytesused as usize) < wanted {
+        Fate::Incomplete("short")
+    } else {
+        Fate::Whole
+    }
 }
 
 /// Age of a frame at `now_ns` by the driver's stamp; 0 where the driver's clock is another one or the stamp lies ahead.
@@ -127,6 +182,8 @@ pub struct V4l2 {
     stride: usize,
     sequence: Sequence,
     losses: Losses,
+    values: Values,
+    spare: Gray,
 }
 
 impl V4l2 {
@@ -136,6 +193,9 @@ impl V4l2 {
     /// As [`probe`] and [`choose`]; a retryable error naming both values where the device does not take one.
     pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self> {
         let label = settings.label();
+        if settings.trigger == Trigger::Software {
+            return Err(Error::config(format!("{label}: V4L2 has no software trigger; wanted camera.trigger free or hardware")));
+        }
         let (device, offered) = probe(&label, Path::new(&settings.device))?;
         let failed = |what: &str, e: &std::io::Error| device_error(&label, what, e);
         let card = device.query_caps().map_err(|e| failed("asking what it can do", &e))?.card;
@@ -165,17 +225,9 @@ impl V4l2 {
             let actual = device.set_params(&params).map_err(|e| failed("setting frame_rate", &e))?.interval;
             must_agree(&label, "frame_rate", rate, f64::from(actual.denominator) / f64::from(actual.numerator))?;
         }
-        if let Some(us) = settings.exposure_us {
-            set_where_known(&device, CID_EXPOSURE_AUTO, 1);
-            let actual =
-                set(&device, CID_EXPOSURE_ABSOLUTE, (us / 100.0).round() as i64).map_err(|e| failed("exposure_us", &e))?;
-            must_agree(&label, "exposure_us", us, actual as f64 * 100.0)?;
-        }
-        if let Some(gain) = settings.gain {
-            set_where_known(&device, CID_AUTOGAIN, 0);
-            let actual = set(&device, CID_GAIN, gain.round() as i64).map_err(|e| failed("gain", &e))?;
-            must_agree(&label, "gain", gain, actual as f64)?;
-        }
+        let mut values = controls::apply(&label, &device, &settings)?;
+        values.insert("format".into(), name_of(fourcc));
+        values.insert("size".into(), format!("{}x{}", actual.width, actual.height));
         let stream = start(&device, settings.buffers).map_err(|e| failed("starting its stream", &e))?;
         Ok(Self {
             source: settings.name.as_str().into(),
@@ -189,6 +241,8 @@ impl V4l2 {
             stride: actual.stride as usize,
             sequence: Sequence::default(),
             losses: Losses::default(),
+            values,
+            spare: Gray::default(),
             settings,
         })
     }
@@ -200,16 +254,16 @@ impl V4l2 {
         let (data, meta) = stream.next().map_err(|e| device_error(&label, "reading a frame", &e))?;
         let meta = *meta;
         let (number, skipped) = self.sequence.next(u64::from(meta.sequence), 0, u64::from(u32::MAX));
-        self.losses.missing += skipped;
+        self.losses.skip(skipped);
         let (width, height) = self.size;
         let stride = if self.stride == 0 { self.layout.line_bytes(width) } else { self.stride };
         let wanted = stride * (height - 1) + self.layout.line_bytes(width);
-        if fate(&meta, wanted) == Fate::Incomplete {
-            self.losses.incomplete += 1;
+        if let Fate::Incomplete(word) = fate(&meta, wanted) {
+            self.losses.count(word);
             log::debug!("{label}: frame {number} is incomplete: {} of {wanted} bytes, flags {:?}", meta.bytesused, meta.flags);
             return Ok(None);
         }
-        let mut image = Gray::default();
+        let mut image = std::mem::take(&mut self.spare);
         let used = (meta.bytesused as usize).min(data.len());
         unpack::to_gray(self.layout, &data[..used], width, height, stride, &mut image)
             .map_err(|e| Error::unavailable(format!("{label}: {e}")))?;
@@ -223,23 +277,6 @@ impl V4l2 {
             source: Arc::clone(&self.source),
             part_id: None,
         }))
-    }
-}
-
-/// Sets a control and reads it back.
-fn set(device: &Device, id: u32, value: i64) -> std::io::Result<i64> {
-    device.set_control(Control { id, value: Value::Integer(value) })?;
-    match device.control(id)?.value {
-        Value::Integer(v) => Ok(v),
-        Value::Boolean(v) => Ok(i64::from(v)),
-        _ => Err(std::io::Error::other("the control is not a number")),
-    }
-}
-
-/// Switches an automatic mode off where the device has it; whether it obeyed shows when the value itself is read back.
-fn set_where_known(device: &Device, id: u32, value: i64) {
-    if let Err(e) = set(device, id, value) {
-        log::debug!("control {id:#x}: {e}");
     }
 }
 
@@ -270,7 +307,19 @@ impl Camera for V4l2 {
     }
 
     fn losses(&self) -> Losses {
-        self.losses
+        self.losses.clone()
+    }
+
+    fn may_be_silent(&self) -> bool {
+        self.settings.trigger == Trigger::Hardware
+    }
+
+    fn values(&self) -> Values {
+        self.values.clone()
+    }
+
+    fn recycle(&mut self, picture: Gray) {
+        self.spare = picture;
     }
 
     fn grab(&mut self, timeout: Duration) -> Result<Grab> {
@@ -346,8 +395,8 @@ mod tests {
     fn bad_and_short_buffers_are_not_pictures() {
         let whole = Metadata { bytesused: 100, ..Metadata::default() };
         assert_eq!(fate(&whole, 100), Fate::Whole);
-        assert_eq!(fate(&whole, 101), Fate::Incomplete);
-        assert_eq!(fate(&Metadata { flags: Flags::ERROR, ..whole }, 100), Fate::Incomplete);
+        assert_eq!(fate(&whole, 101), Fate::Incomplete("short"));
+        assert_eq!(fate(&Metadata { flags: Flags::ERROR, ..whole }, 100), Fate::Incomplete("marked_bad"));
     }
 
     #[test]

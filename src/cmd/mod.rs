@@ -18,6 +18,7 @@ pub mod recipe;
 pub mod run;
 pub mod teach;
 pub mod template;
+pub mod trigger;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,8 @@ enum Verb {
     Recipe(recipe::Args),
     /// List cameras, or take pictures from one.
     Camera(camera::Args),
+    /// Trigger the running station and tell the part's result.
+    Trigger(trigger::Args),
     /// Register template and frame: the pose, its confidence, or a refusal.
     Align(align::Args),
     /// Time the inference stage: percentiles, memory.
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Verb::Template(args) => template::run(args),
         Verb::Recipe(args) => recipe::run(args),
         Verb::Camera(args) => camera::run(args),
+        Verb::Trigger(args) => trigger::run(args),
         Verb::Align(args) => align::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Model(args) => model::run(args),

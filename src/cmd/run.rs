@@ -119,6 +119,7 @@ impl Daemon {
         status.update(|f| f.template_ready = true);
         let detector = start_detector(config, &product.template.image, &status)?;
         status.update(|f| f.model_ready = true);
+        status.update(|f| f.triggered = config.text("camera.trigger") != "free");
         let info = detector.info();
         log::info!(
             "model {} {} on {} {}, ONNX Runtime {}, {}",
@@ -170,7 +171,7 @@ impl Daemon {
         let model = super::model::info_json(info);
         let active_product: ActiveProduct = Arc::new(RwLock::new(Some(Arc::new(product))));
         let parts = Parts {
-            open_camera: Box::new(move || capture::open(&camera_config, Arc::clone(&camera_clock))),
+            open_camera: Arc::new(move || capture::open(&camera_config, Arc::clone(&camera_clock))),
             product: Arc::clone(&active_product),
             detector,
             store,
@@ -200,6 +201,8 @@ impl Daemon {
                 product: Arc::clone(&active_product),
                 hold: pipeline.hold.clone(),
                 product_changed: Arc::clone(&product_changed),
+                trigger: pipeline.trigger.clone(),
+                trigger_wait: config.duration("camera.trigger_timeout_ms") + http::RESULT_WAIT,
                 teach: Box::new(move |product, image, note| super::teach::teach(&teach_config, product, image, note)),
             });
         }
@@ -262,6 +265,19 @@ impl Daemon {
         }
     }
 
+    /// Notes whether the camera's values are those under which the template in force was taught.
+    fn compare_with_taught(&self) {
+        let product = self.product.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let facts = self.status.facts();
+        let now = product.map_or_else(Vec::new, |p| capture::differences(&p.template.meta.camera, &facts.camera_values));
+        if now != facts.template_stale {
+            if !now.is_empty() {
+                log::warn!("the template was taught with other camera values: {}", now.join("; "));
+            }
+            self.status.update(|f| f.template_stale = now);
+        }
+    }
+
     /// Looks after the running line until it is asked to stop, then ends it in order.
     fn supervise(mut self, seconds: u64) -> Result<u8> {
         let mut ticks = 0u32;
@@ -275,6 +291,7 @@ impl Daemon {
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(RECIPE_TICKS) {
                 self.follow_recipe();
+                self.compare_with_taught();
             }
             self.pipeline.hold.set(Hold::SPOOL, self.reporter.admission() == Admission::Full);
             self.reporter.tick();
@@ -470,6 +487,8 @@ fn pipeline_settings(config: &Config) -> Settings {
         overload: match config.text("pipeline.overload").as_str() {
             "answer" => Overload::Answer,
             "wait" => Overload::Wait,
+            // Every trigger is answered.
+            _ if config.text("camera.trigger") != "free" => Overload::Answer,
             _ => Overload::Newest,
         },
         camera_timeout: config.duration("camera.timeout_ms"),
@@ -478,13 +497,18 @@ fn pipeline_settings(config: &Config) -> Settings {
         trigger: match (config.text("camera.backend").as_str(), config.text("camera.trigger").as_str()) {
             ("replay", _) => "replay",
             (_, "hardware") => "gpio",
+            (_, "software") => "software",
             _ => "free_run",
         },
+        software_trigger: (config.text("camera.trigger") == "software").then(|| config.duration("camera.trigger_timeout_ms")),
+        stall: config.duration("pipeline.stall_ms"),
+        frozen_frames: u32::try_from(config.i64("camera.frozen_frames")).unwrap_or(0),
         limits: ImageLimits {
             min_mean: config.f64("image.min_mean") as f32,
             max_mean: config.f64("image.max_mean") as f32,
             max_saturated_frac: config.f64("image.max_saturated_frac") as f32,
             min_focus: config.f64("image.min_focus") as f32,
+            max_noise: config.f64("image.max_noise") as f32,
         },
         align: align_settings(config),
         residual: residual_settings(config),

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::align::{self, Aligner, TemplateModel};
+use crate::capture::Values;
 use crate::classical::Detect;
 use crate::clock::{Clock, SystemClock};
 use crate::config;
@@ -26,7 +27,12 @@ pub struct Args {
     /// The product's name.
     product: String,
     /// A defect-free picture of it.
-    image: PathBuf,
+    #[arg(required_unless_present = "grab")]
+    image: Option<PathBuf>,
+    /// Take the picture with the configured camera instead; its control values are kept with the template, and a camera that later runs with
+    /// others raises the alarm template_stale.
+    #[arg(long, conflicts_with = "image")]
+    grab: bool,
     /// Configuration file: names the template folder and the registration's limits.
     #[arg(long, default_value = "/etc/ssds/ssds.toml")]
     config: PathBuf,
@@ -53,8 +59,12 @@ pub struct Args {
 /// An unreadable picture, a picture that cannot serve as a template (the reason is named), a store that cannot be written.
 pub fn run(args: Args) -> Result<u8> {
     let config = config::load(&args.config)?;
-    let image = load_gray(&args.image)?;
-    let taught = store_template(&config, &args.product, image, &args.image.to_string_lossy(), &args.note)?;
+    let (image, source, camera) = match &args.image {
+        Some(path) => (load_gray(path)?, path.to_string_lossy().into_owned(), Values::new()),
+        None => super::camera::take(&config)?,
+    };
+    let meta = Meta { source, camera, note: args.note.clone(), ..Meta::at(SystemClock.now()) };
+    let taught = store_template(&config, &args.product, image, meta)?;
     let Taught { store, template, model, settings, confidence } = &taught;
     let (w, h) = template.image.size();
     // Proved before it comes into force: when the proof cannot be had, the template before stays active.
@@ -89,12 +99,13 @@ pub struct Taught {
     pub confidence: f32,
 }
 
-/// Checks that `image` (from `source`) can serve as a template and stores it as the product's next version.
+/// Checks that `image` can serve as a template and stores it with `meta` as the product's next version.
 ///
 /// # Errors
 /// A picture that cannot serve (the reason is named), a store that cannot be written.
-pub fn store_template(config: &config::Config, product: &str, image: Gray, source: &str, note: &str) -> Result<Taught> {
+pub fn store_template(config: &config::Config, product: &str, image: Gray, meta: Meta) -> Result<Taught> {
     let settings = super::run::align_settings(config);
+    let source = meta.source.clone();
     let what = || format!("template picture {source}");
     let model = TemplateModel::new(&image, None, &settings).map_err(|e| e.context(what()))?;
     let found = Aligner::new(&settings).align(&model, &image);
@@ -108,7 +119,6 @@ pub fn store_template(config: &config::Config, product: &str, image: Gray, sourc
         };
         return Err(Error::data(format!("{}: cannot serve as a template: it does not register to itself: {why}", what())));
     }
-    let meta = Meta { source: source.to_owned(), note: note.to_owned(), ..Meta::at(SystemClock.now()) };
     let store = Store::open(&config.template_dir())?;
     let template = store.add(&Draft::new(&id_of(product)?, image, meta))?;
     Ok(Taught { store, template, model, settings, confidence: found.confidence })
@@ -120,7 +130,8 @@ pub fn store_template(config: &config::Config, product: &str, image: Gray, sourc
 /// As [`store_template`].
 pub fn teach(config: &config::Config, product: &str, image: Gray, note: &str) -> Result<serde_json::Value> {
     let (w, h) = image.size();
-    let taught = store_template(config, product, image, "sent over HTTP", note)?;
+    let meta = Meta { source: "sent over HTTP".into(), note: note.to_owned(), ..Meta::at(SystemClock.now()) };
+    let taught = store_template(config, product, image, meta)?;
     let template = taught.store.activate(&taught.template.id, taught.template.version, SystemClock.now())?;
     Ok(serde_json::json!({
         "id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h], "active": true,

@@ -121,11 +121,22 @@ fn cross_check(config: &Config, faults: &mut Vec<Fault>) {
             format!("camera.device is missing; wanted a device's path or name with camera.backend {backend}"),
         );
     }
-    if backend == "genicam" {
-        fault("camera.backend", "camera.backend is genicam, which is not in this program yet".into());
+    if backend == "genicam" && cfg!(not(feature = "genicam")) {
+        fault("camera.backend", "camera.backend is genicam, but this program was built without the feature genicam".into());
     }
-    if config.text("camera.trigger") == "hardware" && !matches!(backend.as_str(), "genicam" | "auto") {
-        fault("camera.trigger", format!("camera.trigger hardware needs camera.backend genicam, got {backend}"));
+    let (trigger, able): (_, &[&str]) = match config.text("camera.trigger").as_str() {
+        "software" => ("software", &["replay", "genicam", "auto"]),
+        "hardware" => ("hardware", &["v4l2", "genicam", "auto"]),
+        _ => ("free", &["replay", "v4l2", "uvc", "genicam", "auto"]),
+    };
+    if !backend.is_empty() && !able.contains(&backend.as_str()) {
+        let able = able.join(", ");
+        fault("camera.trigger", format!("camera.trigger {trigger} needs camera.backend to be one of {able}, got {backend}"));
+    }
+    for text in config.texts("camera.controls") {
+        if !text.split_once('=').is_some_and(|(name, value)| !name.trim().is_empty() && !value.trim().is_empty()) {
+            fault("camera.controls", format!("camera.controls must hold texts \"name=value\", got {text:?}"));
+        }
     }
     if config.f64("image.min_mean") >= config.f64("image.max_mean") {
         let (a, b) = (config.f64("image.min_mean"), config.f64("image.max_mean"));

@@ -74,7 +74,7 @@ pub fn event_of(job: &Job, station: &Station, clock: ClockState, evidence: Optio
         captured_at: job.captured_at,
         captured_mono_ns: Some(job.captured_mono_ns),
         clock,
-        job_id: None,
+        job_id: job.job_id.as_deref().map(str::to_owned),
         part_id: job.part_id.as_deref().map(str::to_owned),
         trigger: trigger_of(job.trigger),
         verdict,
@@ -103,6 +103,7 @@ pub fn event_of(job: &Job, station: &Station, clock: ClockState, evidence: Optio
             mean: Some(f64::from(job.stats.mean)),
             saturated_frac: Some(f64::from(job.stats.saturated_frac)),
             focus: Some(f64::from(job.stats.focus)),
+            noise: Some(f64::from(job.stats.noise)),
             drift_z: None,
         }),
         decision: decision_figures(job.decision.as_ref(), product),
@@ -214,6 +215,7 @@ fn code_of(word: &str) -> ErrorCode {
         "INFER_NAN" => ErrorCode::InferNan,
         "OVERRUN" => ErrorCode::Overrun,
         "NO_TEMPLATE" => ErrorCode::NoTemplate,
+        "CAMERA_TIMEOUT" => ErrorCode::CameraTimeout,
         _ => ErrorCode::Internal,
     }
 }

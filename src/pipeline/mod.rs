@@ -11,6 +11,7 @@
 //! - While results cannot be kept, the record stage holds what it has and tries again, and the source takes no frame.
 
 pub mod event;
+pub mod frozen;
 pub mod job;
 pub mod ledger;
 pub mod overlay;
@@ -18,6 +19,7 @@ pub mod source;
 pub mod stage;
 pub mod steps;
 pub mod supervisor;
+pub mod trigger;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -26,12 +28,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::event::{Station, clock_state, event_of};
+use self::frozen::Frozen;
 use self::job::{Fault, Job, Pool, Product};
 use self::ledger::Ledger;
 use self::overlay::OverlayWriter;
 use self::source::{OpenCamera, Overload, Source};
 use self::stage::{Context, Pulse, Stage};
 use self::steps::ImageLimits;
+use self::trigger::{Outcome, TriggerHandle};
 use crate::align::Aligner;
 use crate::clock::Clock;
 use crate::decide::Decider;
@@ -67,6 +71,12 @@ pub struct Settings {
     pub drain: Duration,
     /// The trigger's word in events.
     pub trigger: &'static str,
+    /// Each frame waits for a software trigger, and for its picture at most so long.
+    pub software_trigger: Option<Duration>,
+    /// A stage stuck in the camera's driver for so long is started anew.
+    pub stall: Duration,
+    /// So many identical frames are a frozen picture; 0 = off.
+    pub frozen_frames: u32,
     /// Limits on the picture.
     pub limits: ImageLimits,
     /// Registration.
@@ -143,6 +153,15 @@ impl Hold {
     pub fn any(&self) -> bool {
         self.0.load(Ordering::SeqCst) != 0
     }
+
+    /// The reasons, in words.
+    #[must_use]
+    pub fn why(&self) -> String {
+        let bits = self.0.load(Ordering::SeqCst);
+        let words =
+            [(Self::STORE, "results cannot be committed"), (Self::SPOOL, "the outbox is at its cap"), (Self::PAUSED, "paused")];
+        words.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, word)| *word).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// The running line.
@@ -156,6 +175,8 @@ pub struct Pipeline {
     pub hold: Hold,
     /// Frame accounts.
     pub ledger: Ledger,
+    /// Where software triggers are given.
+    pub trigger: TriggerHandle,
 }
 
 impl Pipeline {
@@ -184,6 +205,7 @@ impl Pipeline {
         let pool = Pool::new(settings.queue_frames * 4 + 8);
         let drain = Drain::default();
         let hold = Hold::default();
+        let (trigger, orders) = TriggerHandle::new(settings.software_trigger.is_some(), hold.clone());
         let capacity = settings.queue_frames;
         let (to_align, at_align) = bounded::<Box<Job>>(capacity);
         let (to_infer, at_infer) = bounded::<Box<Job>>(capacity);
@@ -274,13 +296,17 @@ impl Pipeline {
             answered: to_record,
             product,
             hold: hold.clone(),
+            orders,
+            software_trigger: settings.software_trigger,
+            open_limit: settings.stall,
+            frozen: Frozen::new(settings.frozen_frames),
             shutdown,
             status,
             clock: Arc::clone(&clock),
             telemetry,
         };
         stages.push(Stage::source("capture", move |pulse| source.run(pulse))?);
-        Ok(Self { stages, drain, drain_limit: settings.drain, clock, queues, hold, ledger })
+        Ok(Self { stages, drain, drain_limit: settings.drain, clock, queues, hold, ledger, trigger })
     }
 
     /// The stages' signs of life.
@@ -434,6 +460,9 @@ impl Recorder {
                 token.recorded();
             }
             self.counts.count(event.verdict);
+            if let Some(reply) = job.reply.take() {
+                reply.give(Outcome::of(&event));
+            }
             self.end_to_end.observe(job.admitted.elapsed() + job.times.capture);
             log::info!("{}", line_of(&event, job.id));
             let event_id = event.event_id.clone();

@@ -1,23 +1,44 @@
-//! The capture stage: opens the camera, takes frames, and decides what happens when the pipeline is full.
+//! The capture stage: opens the camera, takes frames, answers triggers, and decides what happens when the pipeline is full.
 //!
-//! `run` tries `run_once` for ever: a camera that fails is dropped, reported, and opened again with a growing pause. Frames are offered to
-//! registration under the [`Overload`] policy; every frame that got a number is in the ledger from then on.
+//! `run` tries `run_once` for ever: a camera that fails is dropped, reported, and opened again with a growing pause. The camera works on a
+//! thread of its own ([`crate::capture::guard`]); one that hangs in its driver is abandoned and started anew, at most [`RESTARTS`] times a
+//! minute, while this stage goes on and answers. Frames are offered to registration under the [`Overload`] policy; every frame and every
+//! trigger that got a number is in the ledger from then on.
+//!
+//! Software triggers: one frame a trigger. While one part's picture is awaited a further trigger is answered OVERRUN, without a camera
+//! CAMERA_LOST, without a frame in time CAMERA_TIMEOUT. After a time-out the camera is opened anew, so that a late frame can never be taken
+//! for the next part's; a frame that nobody asked for is thrown away and counted.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::Hold;
+use super::frozen::Frozen;
 use super::job::{Job, Pool, Product};
 use super::ledger::Ledger;
 use super::stage::{Pulse, duration_of, send_waiting};
-use crate::capture::{Camera, Captured, Grab};
+use super::trigger::Order;
+use crate::capture::guard::Guarded;
+use crate::capture::{Camera, Captured, Grab, Losses};
 use crate::clock::Clock;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::shutdown::Shutdown;
 use crate::status::Status;
 use crate::telemetry::Telemetry;
+
+/// Longest wait for a frame between two looks at everything else.
+const LOOK: Duration = Duration::from_millis(100);
+/// The same while a trigger's picture is awaited.
+const TRIGGERED_LOOK: Duration = Duration::from_millis(20);
+/// First and longest pause before a camera is opened again: one that comes back is inspecting within five seconds.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(1500));
+/// Camera threads that hung may be started anew so often within [`RESTART_WINDOW`].
+pub const RESTARTS: usize = 5;
+/// See [`RESTARTS`].
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
 
 /// What happens when frames come faster than they are inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +51,8 @@ pub enum Overload {
     Wait,
 }
 
-/// Opens the camera; called again after every fault.
-pub type OpenCamera = Box<dyn FnMut() -> Result<Box<dyn Camera>> + Send>;
+/// Opens the camera, on the camera's thread; called again after every fault.
+pub type OpenCamera = Arc<dyn Fn() -> Result<Box<dyn Camera>> + Send + Sync>;
 
 /// The capture stage's parts.
 pub struct Source {
@@ -57,6 +78,14 @@ pub struct Source {
     pub product: Arc<std::sync::RwLock<Option<Arc<Product>>>>,
     /// Reasons to take no frame.
     pub hold: Hold,
+    /// Software triggers.
+    pub orders: Receiver<Order>,
+    /// Each frame waits for a software trigger, and for its picture at most so long.
+    pub software_trigger: Option<Duration>,
+    /// Longest time to open a camera.
+    pub open_limit: Duration,
+    /// Watches for a picture that stands still.
+    pub frozen: Frozen,
     /// Asked to stop.
     pub shutdown: Shutdown,
     /// Public state.
@@ -73,81 +102,248 @@ enum Ended {
     EndOfStream,
 }
 
+/// A trigger whose picture is awaited.
+struct Pending {
+    order: Order,
+    since: Instant,
+}
+
 impl Source {
     /// The thread's body: returns when asked to stop or at the end of the stream.
     pub fn run(mut self, pulse: &Pulse) {
-        let mut pause = Duration::from_millis(250);
+        let mut pause = PAUSES.0;
+        let mut restarts = VecDeque::new();
+        let mut was_open = false;
         loop {
-            match self.run_once(pulse, &mut pause) {
+            let mut left = false;
+            match self.run_once(pulse, &mut pause, &mut was_open, &mut left) {
                 Ok(Ended::Stop) => break,
                 Ok(Ended::EndOfStream) => {
                     // No stop: the frames under way are inspected to the last, however long that takes.
                     log::info!("camera: end of stream after {} frames", self.ledger.balance().captured);
                     return;
                 }
-                Err(e) if e.kind() == Kind::Config => {
+                // Settings that never worked are wrong; once they have, another device may have been plugged in.
+                Err(e) if e.kind() == Kind::Config && !was_open => {
                     log::error!("camera: {e:#}; it is not opened again");
                     self.status.fatal(e);
                     break;
                 }
+                Err(_) if self.shutdown.asked() => break,
                 Err(e) => {
                     self.status.set_camera(false, &format!("{e:#}"));
+                    if left {
+                        pause = self.restart_pause(&mut restarts).max(pause);
+                    }
                     log::error!("camera: {e:#}; reopening in {:.1} s", pause.as_secs_f64());
                     if self.wait(pause, pulse) {
                         break;
                     }
-                    pause = (pause * 2).min(Duration::from_secs(10));
+                    pause = (pause * 2).min(PAUSES.1);
                 }
             }
         }
         self.shutdown.ask();
     }
 
+    /// Notes that a camera thread was abandoned; how long to wait so that there are at most [`RESTARTS`] in [`RESTART_WINDOW`].
+    fn restart_pause(&self, restarts: &mut VecDeque<Instant>) -> Duration {
+        let help = "Camera threads that hung in their driver and were started anew.";
+        self.telemetry.counter("ssds_camera_restarts_total", help, &[]).inc();
+        let now = Instant::now();
+        restarts.push_back(now);
+        if restarts.len() <= RESTARTS {
+            return Duration::ZERO;
+        }
+        restarts.pop_front().map_or(Duration::ZERO, |oldest| RESTART_WINDOW.saturating_sub(now - oldest))
+    }
+
     /// Opens the camera and takes frames until it fails, ends, or a stop is asked.
-    fn run_once(&mut self, pulse: &Pulse, pause: &mut Duration) -> Result<Ended> {
-        pulse.busy(self.clock.mono_ns());
-        let mut camera = (self.open)()?;
+    fn run_once(&mut self, pulse: &Pulse, pause: &mut Duration, was_open: &mut bool, left: &mut bool) -> Result<Ended> {
+        let open = Arc::clone(&self.open);
+        let opened = Guarded::open("camera", Box::new(move || open()), self.open_limit, &mut || self.wait_step(pulse), left);
+        let mut camera = opened?;
+        *was_open = true;
         log::info!("camera: {}", camera.describe());
+        self.frozen.reset();
+        self.status.update(|f| f.camera_values = camera.values());
+        if camera.may_be_silent() && self.software_trigger.is_some() {
+            // Nothing more shows before the first part comes.
+            self.status.set_camera(true, "");
+        }
+        let mut counted = Losses::default();
+        let ended = self.take_frames(&mut camera, pulse, pause, &mut counted);
+        self.count_losses(&camera.losses(), &mut counted);
+        if let Err(e) = &ended {
+            // Said before the driver is waited for.
+            self.status.set_camera(false, &format!("{e:#}"));
+        }
+        *left = !camera.close(&mut || self.wait_step(pulse));
+        ended
+    }
+
+    /// Adds what was lost since the last look to the metrics.
+    fn count_losses(&self, losses: &Losses, counted: &mut Losses) {
+        if losses == counted {
+            return;
+        }
+        for (status, n) in &losses.by_status {
+            let help = "Frames that did not arrive whole or were not asked for, by status; never inspected.";
+            let more = n.saturating_sub(counted.by_status.get(status).copied().unwrap_or(0));
+            self.telemetry.counter("ssds_camera_incomplete_total", help, &[("status", status)]).add(more);
+        }
+        let help = "Frames that the device's numbers skipped.";
+        self.telemetry.counter("ssds_camera_missing_total", help, &[]).add(losses.missing.saturating_sub(counted.missing));
+        losses.clone_into(counted);
+    }
+
+    fn take_frames(&mut self, camera: &mut Guarded, pulse: &Pulse, pause: &mut Duration, counted: &mut Losses) -> Result<Ended> {
         let duration = duration_of(&self.telemetry, "capture");
         let mut last = self.clock.mono_ns();
+        let mut pending: Option<Pending> = None;
         loop {
             pulse.idle();
             if self.shutdown.asked() {
+                if let Some(p) = pending.take() {
+                    self.refuse(p.order, "INTERNAL", "the station stopped before the frame came".into(), true, pulse);
+                }
                 return Ok(Ended::Stop);
             }
-            if self.hold.any() {
+            if self.hold.any() && pending.is_none() {
+                // Given just before the hold began; by its end another part lies there.
+                while let Ok(order) = self.orders.try_recv() {
+                    self.refuse(order, "OVERRUN", format!("no part is inspected now: {}", self.hold.why()), false, pulse);
+                }
                 self.clock.sleep(Duration::from_millis(20));
+                last = self.clock.mono_ns();
                 continue;
             }
-            let grab = camera.grab(self.timeout.min(Duration::from_millis(100)))?;
+            self.take_orders(camera, &mut pending, pulse)?;
+            let look = match (self.software_trigger, &pending) {
+                (None, _) => self.timeout.min(LOOK),
+                (Some(_), Some(_)) => TRIGGERED_LOOK,
+                // The wait was for an order.
+                (Some(_), None) => Duration::ZERO,
+            };
+            let grab = match camera.grab(look) {
+                Ok(grab) => grab,
+                Err(e) => {
+                    if let Some(p) = pending.take() {
+                        self.refuse(p.order, "CAMERA_LOST", format!("{e:#}"), false, pulse);
+                    }
+                    return Err(e);
+                }
+            };
             let taken = Instant::now();
+            self.count_losses(&camera.losses(), counted);
             match grab {
                 Grab::Frame(captured) => {
                     last = self.clock.mono_ns();
-                    *pause = Duration::from_millis(250);
+                    *pause = PAUSES.0;
                     self.status.set_camera(true, "");
-                    let job = self.admit(captured, taken);
+                    let order = pending.take().map(|p| p.order);
+                    if self.software_trigger.is_some() && order.is_none() {
+                        let help = "Frames that did not arrive whole or were not asked for, by status; never inspected.";
+                        self.telemetry.counter("ssds_camera_incomplete_total", help, &[("status", "untriggered")]).inc();
+                        camera.recycle(captured.image);
+                        continue;
+                    }
+                    let frozen = if camera.is_live() { self.frozen.judge(&captured.image) } else { None };
+                    self.status.update(|f| f.camera_frozen = frozen);
+                    let mut job = self.admit(captured, order, taken, camera);
                     duration.observe(job.times.capture);
-                    self.offer(job, pulse);
+                    if let Some(n) = frozen {
+                        job.fail(
+                            "FRAME_STALE",
+                            format!("{n} frames in a row without one differing pixel: the sensor's picture is frozen"),
+                        );
+                        send_waiting(&self.answered, job, pulse);
+                    } else {
+                        self.offer(job, pulse);
+                    }
                 }
                 Grab::Unusable { source, message } => {
                     last = self.clock.mono_ns();
-                    let mut job = self.blank(source, taken);
+                    let mut job = self.blank(source, pending.take().map(|p| p.order), taken);
                     job.fail("FRAME_INVALID", message);
                     send_waiting(&self.answered, job, pulse);
                 }
                 Grab::Idle => {
+                    if let (Some(limit), Some(p)) = (self.software_trigger, &pending)
+                        && p.since.elapsed() > limit
+                        && let Some(p) = pending.take()
+                    {
+                        let message = format!("no frame within {} ms of the trigger", limit.as_millis());
+                        self.refuse(p.order, "CAMERA_TIMEOUT", message.clone(), false, pulse);
+                        return Err(Error::unavailable(message));
+                    }
                     let silent = Duration::from_nanos(self.clock.mono_ns().saturating_sub(last));
                     if silent > self.timeout && !camera.may_be_silent() {
-                        return Err(crate::Error::unavailable(format!("no frame for {:.1} s", silent.as_secs_f64())));
+                        return Err(Error::unavailable(format!("no frame for {:.1} s", silent.as_secs_f64())));
                     }
                 }
-                Grab::End => return Ok(Ended::EndOfStream),
+                Grab::End => {
+                    if let Some(p) = pending.take() {
+                        self.refuse(p.order, "CAMERA_LOST", "the replay has no further picture".into(), false, pulse);
+                    }
+                    return Ok(Ended::EndOfStream);
+                }
             }
         }
     }
 
-    fn blank(&self, source: Arc<str>, taken: Instant) -> Box<Job> {
+    /// Looks at the triggers given: the first becomes the pending one, any more are answered at once. Waits for one when none is pending.
+    fn take_orders(&self, camera: &mut Guarded, pending: &mut Option<Pending>, pulse: &Pulse) -> Result<()> {
+        if self.software_trigger.is_none() {
+            return Ok(());
+        }
+        let first = if pending.is_some() { Duration::ZERO } else { LOOK };
+        let mut next = self.orders.recv_timeout(first).ok();
+        while let Some(order) = next {
+            if pending.is_some() {
+                self.refuse(
+                    order,
+                    "OVERRUN",
+                    "the picture of the part before is still awaited; the part came too early".into(),
+                    false,
+                    pulse,
+                );
+            } else {
+                log::debug!("trigger from {}, request {}", order.from, order.request_id.as_deref().unwrap_or("-"));
+                let since = Instant::now();
+                if let Err(e) = camera.trigger() {
+                    self.refuse(order, "CAMERA_LOST", format!("{e:#}"), false, pulse);
+                    return Err(e);
+                }
+                *pending = Some(Pending { order, since });
+            }
+            next = self.orders.try_recv().ok();
+        }
+        Ok(())
+    }
+
+    /// Answers a trigger without a picture.
+    fn refuse(&self, order: Order, code: &'static str, message: String, aborted: bool, pulse: &Pulse) {
+        let mut job = self.blank("".into(), Some(order), Instant::now());
+        job.fail(code, message);
+        if let Some(fault) = &mut job.fault {
+            fault.aborted = aborted;
+        }
+        send_waiting(&self.answered, job, pulse);
+    }
+
+    /// One step of waiting for a camera: triggers are answered meanwhile; false when a stop was asked.
+    fn wait_step(&self, pulse: &Pulse) -> bool {
+        pulse.idle();
+        while let Ok(order) = self.orders.try_recv() {
+            let problem = self.status.facts().camera_problem;
+            let why = if problem.is_empty() { "it is being opened".to_owned() } else { problem };
+            self.refuse(order, "CAMERA_LOST", format!("no camera: {why}"), false, pulse);
+        }
+        !self.shutdown.asked()
+    }
+
+    fn blank(&self, source: Arc<str>, order: Option<Order>, taken: Instant) -> Box<Job> {
         let mut job = self.pool.take();
         let token = self.ledger.admit();
         job.id = token.id();
@@ -158,16 +354,23 @@ impl Source {
         job.trigger = self.trigger;
         job.admitted = taken;
         job.product = self.product.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if let Some(order) = order {
+            job.trigger = order.from;
+            (job.part_id, job.job_id, job.reply) = (order.part_id, order.job_id, order.reply);
+        }
         job
     }
 
-    fn admit(&self, captured: Captured, taken: Instant) -> Box<Job> {
-        let mut job = self.blank(captured.source, taken);
+    /// A frame becomes a job; the job's old picture goes back to the camera.
+    fn admit(&self, captured: Captured, order: Option<Order>, taken: Instant, camera: &mut Guarded) -> Box<Job> {
+        let mut job = self.blank(captured.source, order, taken);
         job.captured_at = captured.captured_at;
         job.captured_mono_ns = captured.captured_mono_ns;
-        job.part_id = captured.part_id;
-        job.image = captured.image;
-        job.times.capture = std::time::Duration::from_nanos(self.clock.mono_ns().saturating_sub(job.captured_mono_ns));
+        if captured.part_id.is_some() {
+            job.part_id = captured.part_id;
+        }
+        camera.recycle(std::mem::replace(&mut job.image, captured.image));
+        job.times.capture = Duration::from_nanos(self.clock.mono_ns().saturating_sub(job.captured_mono_ns));
         job
     }
 
@@ -214,12 +417,14 @@ impl Source {
     fn wait(&self, how_long: Duration, pulse: &Pulse) -> bool {
         let until = Instant::now() + how_long;
         while Instant::now() < until {
-            pulse.idle();
-            if self.shutdown.asked() {
+            if !self.wait_step(pulse) {
                 return true;
             }
-            self.clock.sleep(Duration::from_millis(50).min(how_long));
+            self.clock.sleep(Duration::from_millis(20).min(how_long));
         }
         self.shutdown.asked()
     }
 }
+
+#[cfg(test)]
+mod tests;

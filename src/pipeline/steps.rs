@@ -21,11 +21,13 @@ pub struct ImageLimits {
     pub max_saturated_frac: f32,
     /// Lowest focus measure; 0 = off.
     pub min_focus: f32,
+    /// Most noise, gray levels; 255 = off.
+    pub max_noise: f32,
 }
 
 impl ImageLimits {
     /// No limit at all (offline work on pictures of any kind).
-    pub const NONE: Self = Self { min_mean: 0.0, max_mean: 255.0, max_saturated_frac: 1.0, min_focus: 0.0 };
+    pub const NONE: Self = Self { min_mean: 0.0, max_mean: 255.0, max_saturated_frac: 1.0, min_focus: 0.0, max_noise: 255.0 };
 
     /// The limit that `stats` breaks: the fault's code and message.
     #[must_use]
@@ -48,6 +50,11 @@ impl ImageLimits {
         if stats.focus < self.min_focus {
             let message = format!("focus measure {:.1} is below image.min_focus {}", stats.focus, self.min_focus);
             return Some(("IMAGE_BLUR", message));
+        }
+        if stats.noise > self.max_noise {
+            let message =
+                format!("noise of {:.1} gray levels is above image.max_noise {}: too little light", stats.noise, self.max_noise);
+            return Some(("IMAGE_DARK", message));
         }
         None
     }
@@ -191,6 +198,25 @@ mod tests {
                     assert_eq!(judged.get(x, y) != 0, wanted, "({x}, {y})");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn each_limit_has_its_code_and_names_its_setting() {
+        let limits = ImageLimits { min_mean: 10.0, max_mean: 200.0, max_saturated_frac: 0.2, min_focus: 5.0, max_noise: 8.0 };
+        let good = ImageStats { mean: 100.0, saturated_frac: 0.1, focus: 50.0, noise: 2.0 };
+        assert_eq!(limits.broken_by(&good), None);
+        for (stats, code, names) in [
+            (ImageStats { mean: 9.9, ..good }, "IMAGE_DARK", "image.min_mean 10"),
+            (ImageStats { mean: 200.1, ..good }, "IMAGE_BRIGHT", "image.max_mean 200"),
+            (ImageStats { saturated_frac: 0.3, ..good }, "IMAGE_BRIGHT", "image.max_saturated_frac 0.2"),
+            (ImageStats { focus: 4.0, ..good }, "IMAGE_BLUR", "image.min_focus 5"),
+            (ImageStats { noise: 8.5, ..good }, "IMAGE_DARK", "image.max_noise 8"),
+        ] {
+            let (got, message) = limits.broken_by(&stats).unwrap();
+            assert_eq!(got, code);
+            assert!(message.contains(names), "{message}");
+            assert_eq!(ImageLimits::NONE.broken_by(&stats), None);
         }
     }
 }

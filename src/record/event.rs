@@ -255,6 +255,9 @@ pub struct ImageFigures {
     /// Focus measure (variance of the Laplacian).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub focus: Option<f64>,
+    /// Noise, standard deviation in gray values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<f64>,
     /// Distance from the long-term mean, standard deviations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift_z: Option<f64>,
@@ -452,8 +455,8 @@ impl InspectionEvent {
         note("decision", make_finite_all(&mut [&mut self.decision.threshold, &mut self.decision.max_score]));
         note("decision", make_finite_opt(&mut [&mut self.decision.ng_area_mm2, &mut self.decision.margin]));
         if let Some(image) = &mut self.image {
-            let ImageFigures { mean, saturated_frac, focus, drift_z } = image;
-            note("image", make_finite_opt(&mut [mean, saturated_frac, focus, drift_z]));
+            let ImageFigures { mean, saturated_frac, focus, noise, drift_z } = image;
+            note("image", make_finite_opt(&mut [mean, saturated_frac, focus, noise, drift_z]));
         }
         let TimingMs { queue, capture, align, infer, decide, spool, total } = &mut self.timing_ms;
         note("timing_ms", make_finite_all(&mut [total]));
@@ -661,7 +664,13 @@ pub(crate) mod tests {
                 ncc: Some(0.962),
                 overlap: Some(0.98),
             },
-            image: Some(ImageFigures { mean: Some(118.2), saturated_frac: Some(0.0004), focus: Some(231.5), drift_z: Some(0.4) }),
+            image: Some(ImageFigures {
+                mean: Some(118.2),
+                saturated_frac: Some(0.0004),
+                focus: Some(231.5),
+                noise: None,
+                drift_z: Some(0.4),
+            }),
             decision: DecisionFigures {
                 threshold: 0.5,
                 min_area_px: 6,

@@ -132,6 +132,8 @@ pub struct State {
 pub enum AlarmCode {
     /// The camera gives no frames.
     CameraLost,
+    /// The camera gives the same picture again and again.
+    CameraFrozen,
     /// The light has changed.
     LightDrift,
     /// The focus has changed.
@@ -152,8 +154,9 @@ pub enum AlarmCode {
 
 impl AlarmCode {
     /// All codes.
-    pub const ALL: [AlarmCode; 9] = [
+    pub const ALL: [AlarmCode; 10] = [
         AlarmCode::CameraLost,
+        AlarmCode::CameraFrozen,
         AlarmCode::LightDrift,
         AlarmCode::FocusDrift,
         AlarmCode::PoseDrift,
@@ -169,6 +172,7 @@ impl AlarmCode {
     pub const fn topic(self) -> &'static str {
         match self {
             AlarmCode::CameraLost => "camera_lost",
+            AlarmCode::CameraFrozen => "camera_frozen",
             AlarmCode::LightDrift => "light_drift",
             AlarmCode::FocusDrift => "focus_drift",
             AlarmCode::PoseDrift => "pose_drift",

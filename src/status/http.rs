@@ -8,7 +8,7 @@
 //! | `/api/v1/{status,stats,config,templates,recipes}` | facts, figures, settings in force (secrets are in files of their own) |
 //! | `/api/v1/inspections...` | results with their pictures ([`reads`]) |
 //! | `/api/v1/events`, `/live.mjpg`, `/live.jpg` | server-sent events, live picture ([`feeds`]) |
-//! | `POST /api/v1/{pause,resume,teach}`, `/api/v1/templates/activate` | changes ([`writes`]), by permission ([`access`]) |
+//! | `POST /api/v1/{trigger,pause,resume,teach}`, `/api/v1/templates/activate` | changes ([`writes`]), by permission ([`access`]) |
 //!
 //! One thread, named `http`, with a runtime of its own, serves the address and, when set, a Unix socket; what reads disk or draws runs on
 //! the runtime's helper threads. It starts before the model is loaded, so that the state can be asked while an engine is built, and ends
@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -41,6 +41,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::frame::Gray;
 use crate::pipeline::ledger::Ledger;
+use crate::pipeline::trigger::TriggerHandle;
 use crate::pipeline::{ActiveProduct, Hold};
 use crate::publish::mqtt::PublishHandle;
 use crate::record::store::StoreReader;
@@ -48,6 +49,9 @@ use crate::telemetry::Telemetry;
 
 /// Scripts, styles and pictures come from this program alone.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// A trigger's result is waited for this long after its frame.
+pub const RESULT_WAIT: Duration = Duration::from_secs(30);
 
 /// Folders that are read.
 #[derive(Debug, Clone)]
@@ -77,6 +81,10 @@ pub struct Line {
     pub hold: Hold,
     /// Set when another template was put in force.
     pub product_changed: Arc<AtomicBool>,
+    /// Where triggers go.
+    pub trigger: TriggerHandle,
+    /// A trigger's result is waited for so long.
+    pub trigger_wait: Duration,
     /// Teaches a template.
     pub teach: TeachFn,
 }
@@ -288,6 +296,7 @@ fn router(sources: Arc<Sources>) -> Router {
         .route("/api/v1/templates/{sha256}/picture.png", get(reads::template_picture))
         .route("/api/v1/templates/activate", post(writes::activate))
         .route("/api/v1/recipes", get(reads::recipes))
+        .route("/api/v1/trigger", post(writes::trigger))
         .route("/api/v1/pause", post(writes::pause))
         .route("/api/v1/resume", post(writes::resume))
         .route("/api/v1/teach", post(writes::teach))

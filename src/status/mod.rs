@@ -62,6 +62,14 @@ pub struct Facts {
     pub camera_up: bool,
     /// Why it does not.
     pub camera_problem: String,
+    /// So many frames in a row were identical.
+    pub camera_frozen: Option<u32>,
+    /// The camera's control values, read back when it was opened.
+    pub camera_values: std::collections::BTreeMap<String, String>,
+    /// What differs between the camera now and when the template was taught.
+    pub template_stale: Vec<String>,
+    /// Each part is inspected at a trigger.
+    pub triggered: bool,
     /// A frame has been inspected.
     pub inspected: bool,
     /// The pipeline has ended.

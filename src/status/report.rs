@@ -77,6 +77,14 @@ pub struct ReporterParts {
     pub interval: Duration,
 }
 
+fn mode_of(paused: bool, triggered: bool) -> Mode {
+    match (paused, triggered) {
+        (true, _) => Mode::Paused,
+        (false, true) => Mode::Triggered,
+        (false, false) => Mode::FreeRun,
+    }
+}
+
 impl Reporter {
     /// A reporter that has told nothing yet.
     #[must_use]
@@ -168,7 +176,7 @@ impl Reporter {
                 State::Error => VisionState::Error,
                 State::Halted => VisionState::Halted,
             },
-            mode: if paused { Mode::Paused } else { Mode::FreeRun },
+            mode: mode_of(paused, facts.triggered),
             recipe: self.recipe.clone(),
             model: Some(self.model.clone()),
             since: self.since,
@@ -185,6 +193,14 @@ impl Reporter {
         let camera =
             (!facts.camera_up && !facts.camera_problem.is_empty()).then(|| (Severity::Error, facts.camera_problem.clone()));
         self.alarm(AlarmCode::CameraLost, camera);
+        let frozen = facts.camera_frozen.map(|n| {
+            (Severity::Error, format!("{n} frames in a row without one differing pixel: the sensor's picture is frozen"))
+        });
+        self.alarm(AlarmCode::CameraFrozen, frozen);
+        let stale = (!facts.template_stale.is_empty()).then(|| {
+            (Severity::Warning, format!("the template was taught with other camera values: {}", facts.template_stale.join("; ")))
+        });
+        self.alarm(AlarmCode::TemplateStale, stale);
         let spool = match admission {
             Admission::Open => None,
             Admission::High => {

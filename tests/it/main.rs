@@ -17,3 +17,5 @@ mod support;
 mod tidy;
 #[cfg(feature = "train")]
 mod train;
+mod trigger;
+mod v4l2;

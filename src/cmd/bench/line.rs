@@ -4,7 +4,7 @@
 //! the one before is committed). Ratios are taken within a round, where both sides saw the same machine, and the median round is told.
 
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -190,10 +190,11 @@ impl Line {
             product: Arc::clone(&product),
             clock: Arc::clone(&clock),
         };
-        let mut camera = Some(camera);
+        let camera = Mutex::new(Some(camera));
         let parts = Parts {
-            open_camera: Box::new(move || {
-                let camera = camera.take().ok_or_else(|| Error::internal("the bench's camera was opened twice"))?;
+            open_camera: Arc::new(move || {
+                let camera = camera.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let camera = camera.ok_or_else(|| Error::internal("the bench's camera was opened twice"))?;
                 Ok(Box::new(camera) as Box<dyn Camera>)
             }),
             product,
@@ -216,6 +217,9 @@ impl Line {
             max_age: SILENCE,
             drain: Duration::from_secs(3),
             trigger: "selftest",
+            software_trigger: None,
+            stall: SILENCE,
+            frozen_frames: 0,
             limits: ImageLimits::NONE,
             align: align::Settings::default(),
             residual: None,

@@ -1,4 +1,4 @@
-//! What changes the station: pause and resume, activating a template, teaching one. Each passes [`super::access`] and is audited.
+//! What changes the station: a trigger, pause and resume, activating a template, teaching one. Each passes [`super::access`] and is audited.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,10 +17,14 @@ use super::reads::refuse;
 use crate::error::{Error, Kind, Result};
 use crate::frame::gray_from_bytes;
 use crate::pipeline::Hold;
+use crate::pipeline::trigger::{Order, Outcome, Reply};
 use crate::template::store::Store as TemplateStore;
 
 /// Largest picture that may be taught, bytes.
 pub const MAX_PICTURE_BYTES: usize = 64 << 20;
+
+/// Longest body of a trigger, bytes.
+const MAX_TRIGGER_BYTES: usize = 4096;
 
 /// Asks for permission, does `work` on a thread that may wait, audits, answers.
 async fn write(
@@ -136,4 +140,66 @@ pub async fn teach(
         Ok(taught)
     })
     .await
+}
+
+/// A trigger as it is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Trigger {
+    part_id: Option<String>,
+    job_id: Option<String>,
+    request_id: Option<String>,
+}
+
+/// `POST /api/v1/trigger {"part_id": ..., "job_id": ..., "request_id": ...}`, all optional: inspects one part and answers with its recorded
+/// result; 504 when that does not come in time.
+pub async fn trigger(
+    Shared(s): Shared<Arc<Sources>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Err(response) = s.access.permit(peer, &headers, "trigger").await {
+        return response;
+    }
+    let problem = |code: StatusCode, text: String| (code, Json(json!({ "error": text }))).into_response();
+    if body.len() > MAX_TRIGGER_BYTES {
+        return problem(StatusCode::PAYLOAD_TOO_LARGE, format!("body: {} bytes, at most {MAX_TRIGGER_BYTES} wanted", body.len()));
+    }
+    let wanted = if body.is_empty() { Ok(Trigger::default()) } else { serde_json::from_slice(&body) };
+    let wanted: Trigger = match wanted {
+        Ok(wanted) => wanted,
+        Err(e) => return refuse(&Error::new(Kind::Usage, format!("body: {e}"))),
+    };
+    let Some(line) = s.line() else { return refuse(&not_ready()) };
+    let arguments = json!({ "part_id": wanted.part_id, "job_id": wanted.job_id, "request_id": wanted.request_id });
+    let (tell, told) = tokio::sync::oneshot::channel::<Outcome>();
+    let shared = |id: Option<String>| id.map(Arc::from);
+    let order = Order {
+        from: "http",
+        part_id: shared(wanted.part_id),
+        job_id: shared(wanted.job_id),
+        request_id: shared(wanted.request_id.clone()),
+        reply: Some(Reply::new(move |outcome| {
+            // A requester that went away hears nothing; the result is recorded all the same.
+            let _ = tell.send(outcome);
+        })),
+    };
+    if let Err(e) = line.trigger.fire(order) {
+        s.access.record(peer, "trigger", &arguments, Err(&format!("{e:#}")));
+        return refuse(&e);
+    }
+    s.access.record(peer, "trigger", &arguments, Ok(()));
+    match tokio::time::timeout(line.trigger_wait, told).await {
+        Ok(Ok(outcome)) => {
+            let mut answer = json!(outcome);
+            answer["request_id"] = json!(wanted.request_id);
+            Json(answer).into_response()
+        }
+        Ok(Err(_)) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the part ended without a recorded result".into()),
+        Err(_) => {
+            let secs = line.trigger_wait.as_secs_f64();
+            problem(StatusCode::GATEWAY_TIMEOUT, format!("no result within {secs:.0} s; it is published when it comes"))
+        }
+    }
 }
