@@ -3,6 +3,8 @@
 //! Order of starting: settings, store, template, network (warmed up), broker client, pipeline, `READY=1`. Wrong settings and missing
 //! files end the process with their exit code; a missing camera or broker is retried for ever and shown in the state.
 
+mod trigger;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -356,7 +358,8 @@ impl Daemon {
                     self.status.update(|f| f.paused = paused);
                     command.done(serde_json::json!({"paused": paused}));
                 }
-                _ => command.refuse(Reason::NotNow, "this station runs freely: only pause and resume are carried out"),
+                CommandKind::Trigger => trigger::fire(&self.pipeline.trigger, command),
+                _ => command.refuse(Reason::NotNow, "only trigger, pause and resume are carried out"),
             }
         }
     }

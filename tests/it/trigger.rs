@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Process, Station, free_port, library, root, skipped};
+use ssds::clock::{Clock, SystemClock};
+
+use crate::support::{Broker, Process, Station, free_port, library, root, skipped};
 
 const TO_START: Duration = Duration::from_secs(60);
 const TOKEN: &str = "0123456789abcdef-trigger";
@@ -135,4 +137,48 @@ fn a_station_that_runs_freely_or_without_a_token_takes_no_trigger() {
     assert!(crate::support::text(&out).contains("http.socket or http.token_file must be set"), "{}", crate::support::text(&out));
     daemon.signal("TERM");
     assert!(daemon.wait(TO_START).success());
+}
+
+#[test]
+fn a_command_over_mqtt_inspects_one_part_and_is_answered_with_its_result() {
+    const NAME: &str = "a_command_over_mqtt_inspects_one_part_and_is_answered_with_its_result";
+    let Some(broker) = Broker::start() else { return skipped(NAME, "mosquitto is not installed") };
+    if library().is_none() {
+        return skipped(NAME, "no ONNX Runtime library");
+    }
+    let station = Station::new(broker.port, "camera.trigger = \"software\"\nmqtt.commands = true\ncamera.loop = true");
+    let data = root().join("tests/data/demo");
+    std::fs::copy(data.join("frames/000.jpg"), station.path("frames/000.jpg")).unwrap();
+    assert!(station.teach(&data.join("template.png")).status.success());
+    let mut subscriber = broker.subscribe();
+    let mut daemon = started(&station);
+    subscriber.wait_for("t/ssds/status ", TO_START);
+
+    let mut ask = |id: &str, args: &str| -> Value {
+        let now = SystemClock.now();
+        let message = format!(r#"{{"request_id":"{id}","issued_at":"{now}","ttl_ms":60000,"args":{args}}}"#);
+        let port = broker.port.to_string();
+        let sent = Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", "t/ssds/cmd/trigger", "-m", &message])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        let topic = format!("t/ssds/rsp/{id} ");
+        subscriber.wait_for(&topic, TO_START);
+        let log = subscriber.log();
+        serde_json::from_str(log.lines().find_map(|l| l.strip_prefix(&topic)).unwrap()).unwrap()
+    };
+    let done = ask("r1", r#"{"part_id":"SN7","job_id":"WO-7"}"#);
+    assert_eq!((done["outcome"].as_str(), done["result"]["seq"].as_u64()), (Some("done"), Some(1)), "{done}");
+    let refused = ask("r2", r#"{"part_id":7}"#);
+    assert_eq!((refused["outcome"].as_str(), refused["reason"].as_str()), (Some("refused"), Some("bad_arguments")), "{refused}");
+    daemon.signal("TERM");
+    assert!(daemon.wait(TO_START).success(), "{}", daemon.log());
+    let (events, _) = station.recorded();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["verdict"], done["result"]["verdict"]);
+    assert_eq!(
+        (events[0]["part_id"].as_str(), events[0]["job_id"].as_str(), events[0]["trigger"].as_str()),
+        (Some("SN7"), Some("WO-7"), Some("mqtt"))
+    );
 }

@@ -211,7 +211,10 @@ fn stamps(what: &str, lines: &[Value]) {
 
 fn losses(guest: &Guest) {
     let steady = guest.line("steady");
-    assert!((steady["rate_hz"].as_f64().unwrap() - 10.0).abs() < 1.0, "{steady}");
+    // What a slow guest missed is counted, so that the device's own rate comes out.
+    let frames = steady["frames"].as_f64().unwrap() - 1.0;
+    let rate = steady["rate_hz"].as_f64().unwrap() * (frames + steady["missing"].as_f64().unwrap()) / frames;
+    assert!(frames > 2.0 && (rate - 10.0).abs() < 0.5, "{steady}");
     assert_eq!(steady["incomplete"], 0, "{steady}");
     println!("steady: {steady}");
     let dropping = guest.line("dropping");
@@ -221,7 +224,8 @@ fn losses(guest: &Guest) {
     assert_eq!(bad["incomplete_by_status"]["marked_bad"], 2, "{bad}");
     // A counter that wraps is no loss of four billion frames.
     let wrapped = guest.line("wrapped");
-    assert!(wrapped["frames"].as_u64() > Some(130) && wrapped["missing"].as_u64() < Some(1000), "{wrapped}");
+    let count = |key: &str| wrapped[key].as_u64().unwrap();
+    assert!(count("frames") + count("missing") > 130 && count("missing") < 1000, "{wrapped}");
 }
 
 fn controls(guest: &Guest) {

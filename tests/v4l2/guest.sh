@@ -68,7 +68,7 @@ chmod +x "$tree/init"
 truncate -s 0 "$cache/disk" && truncate -s 256M "$cache/disk"
 mkdir -p "$out"
 # -cpu max: ONNX Runtime wants AVX where it can have it. No network, no disk of this machine's.
-timeout "${GUEST_SECONDS:-420}" "qemu-system-$arch" -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nographic -no-reboot -nic none \
+timeout "${GUEST_SECONDS:-900}" "qemu-system-$arch" -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -nographic -no-reboot -nic none \
     -kernel "$cache/kernel/boot/vmlinuz-$version" -initrd "$cache/initrd" \
     -append "console=$console quiet no_timer_check panic=-1 ${GUEST_ARGS:-}" \
     -drive "file=$cache/disk,if=virtio,format=raw" </dev/null > "$out/console.log" 2>&1 || {
