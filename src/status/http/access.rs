@@ -86,16 +86,10 @@ impl Access {
         self.token.is_some()
     }
 
-    /// Lets a request that changes something pass, or answers why not.
-    ///
-    /// # Errors
-    /// The response: 401 without or with a wrong token, 403 from another origin or when no token is configured.
-    pub async fn permit(&self, peer: Peer, headers: &HeaderMap, action: &str) -> Result<(), Response> {
-        let refused = match self.refusal(peer, headers) {
-            None => return Ok(()),
-            Some(refused) => refused,
-        };
-        let (code, message) = refused;
+    /// The answer to a request that may change nothing: 401 without or with a wrong token, 403 from another origin or when no token is
+    /// configured; none when it may pass.
+    pub async fn refuse(&self, peer: Peer, headers: &HeaderMap, action: &str) -> Option<Response> {
+        let (code, message) = self.refusal(peer, headers)?;
         if code == StatusCode::UNAUTHORIZED {
             tokio::time::sleep(WRONG_TOKEN_DELAY).await;
         }
@@ -104,7 +98,7 @@ impl Access {
         if code == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
-        Err(response)
+        Some(response)
     }
 
     fn refusal(&self, peer: Peer, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {

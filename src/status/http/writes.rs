@@ -35,7 +35,7 @@ async fn write(
     arguments: Value,
     work: impl FnOnce(&Sources) -> Result<Value> + Send + 'static,
 ) -> Response {
-    if let Err(response) = s.access.permit(peer, headers, action).await {
+    if let Some(response) = s.access.refuse(peer, headers, action).await {
         return response;
     }
     let sources = Arc::clone(&s);
