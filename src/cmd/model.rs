@@ -301,7 +301,7 @@ pub fn info_json(info: &ModelInfo) -> serde_json::Value {
     let fallbacks: Vec<_> =
         info.fallbacks.iter().map(|(p, reason)| json!({ "provider": p.as_str(), "reason": reason })).collect();
     json!({
-        "model": info.name, "version": info.version, "sha256": info.sha256, "runtime_version": info.runtime_version,
+        "model": info.name, "name": info.name, "version": info.version, "sha256": info.sha256, "runtime_version": info.runtime_version,
         "runtime_path": info.runtime_path, "provider": info.provider, "precision": info.precision, "threads": info.threads,
         "partly_on_cpu": info.partly_on_cpu, "fallbacks": fallbacks,
         "parity": { "state": parity, "max_abs": max_abs, "tolerance": tolerance },
