@@ -159,7 +159,7 @@ pub async fn trigger(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if let Err(response) = s.access.permit(peer, &headers, "trigger").await {
+    if let Some(response) = s.access.refuse(peer, &headers, "trigger").await {
         return response;
     }
     let problem = |code: StatusCode, text: String| (code, Json(json!({ "error": text }))).into_response();
