@@ -39,7 +39,10 @@ const PICTURES: usize = 16;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// The network.
     #[arg(long, default_value = "models/ssds.onnx")]
     model: PathBuf,
@@ -71,6 +74,12 @@ pub struct Args {
     runtime: RuntimeArgs,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// What durable recording costs on this disk, and how fast a backlog leaves for the broker.
+    Publish(super::bench_publish::Args),
+}
+
 /// One frame and what it is compared with.
 #[derive(Debug, Clone)]
 struct Picture {
@@ -96,6 +105,9 @@ impl Set {
 /// # Errors
 /// A model or library that is refused, sizes or pairs that cannot be read, a set of which no frame can be inspected.
 pub fn run(args: Args) -> Result<u8> {
+    if let Some(What::Publish(args)) = args.what {
+        return super::bench_publish::run(args);
+    }
     for (name, value) in [("--frames", args.frames), ("--rounds", args.rounds)] {
         if value == 0 {
             return Err(Error::new(Kind::Usage, format!("{name} must be at least 1, got 0")));

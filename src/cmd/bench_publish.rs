@@ -1,9 +1,11 @@
 //! `ssds bench publish`: what durable recording costs, and how fast a backlog leaves.
 //!
 //! Three figures, all with the daemon's own store and publisher:
-//! 1. the record stage at a line's rate: p50, p99 and worst of a commit, beside a plain 4 KiB append + fsync on the same disk;
+//! 1. the record stage at a line's rate: p50, p99 and worst of a commit, beside a plain 4 KiB append + fsync on the same disk, taken in
+//!    turns so that whatever else the disk does meets both;
 //! 2. events a second through the record stage with group commit and without (one event a transaction), both durable;
-//! 3. draining a backlog to mosquitto on the loopback interface, beside `mosquitto_pub -l -q 1` with the same payloads in the same run.
+//! 3. draining a backlog to mosquitto on the loopback interface, beside `mosquitto_pub -l -q 1` with the same payloads in the same run:
+//!    ours, theirs, ours, theirs ... for `--rounds`, the median of each, and the processor time a message costs each sender.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -39,9 +41,12 @@ pub struct Args {
     /// Backlog for the third figure.
     #[arg(long, default_value_t = 100_000)]
     backlog: usize,
-    /// Results in flight.
+    /// Results in flight; 100 is the daemon's default, mosquitto_pub's own is 20.
     #[arg(long, default_value_t = 100)]
     window: u16,
+    /// How often the third figure is measured, in turns.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -63,8 +68,18 @@ struct Figures {
     grouped_events_per_s: f64,
     grouped_mean_batch: f64,
     backlog: usize,
-    drain_events_per_s: Option<f64>,
-    mosquitto_pub_events_per_s: Option<f64>,
+    drain: Option<Drained>,
+}
+
+/// Medians over the rounds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Drained {
+    ours_events_per_s: f64,
+    mosquitto_pub_events_per_s: f64,
+    /// Median of the rounds' ratios, each of neighbours in time.
+    ratio: f64,
+    ours_processor_us_per_event: f64,
+    mosquitto_pub_processor_us_per_event: f64,
 }
 
 /// Measures and prints.
@@ -76,16 +91,11 @@ pub fn run(args: Args) -> Result<u8> {
         .prefix("ssds-bench-")
         .tempdir_in(&args.dir)
         .map_err(|e| Error::io(format!("--dir {}", args.dir.display()), e).with_kind(Kind::CannotCreate))?;
-    let fsync_ms = fsyncs(folder.path(), args.commits)?;
-    let record_ms = line_rate(folder.path(), args.commits)?;
+    let (fsync_ms, record_ms) = line_rate(folder.path(), args.commits)?;
     let (single_events_per_s, _) = throughput(folder.path(), args.events, 1)?;
     let (grouped_events_per_s, grouped_mean_batch) = throughput(folder.path(), args.events, StoreSettings::default().max_batch)?;
     let drained = match Broker::start(folder.path())? {
-        Some(broker) => {
-            let lines = folder.path().join("payloads");
-            let ours = drain(folder.path(), &broker, &args, &lines)?;
-            Some((ours, theirs(&broker, &lines, args.backlog)?))
-        }
+        Some(broker) => Some(drained(folder.path(), &broker, &args)?),
         None => {
             eprintln!("mosquitto and mosquitto_pub are not installed: no drain figure");
             None
@@ -98,8 +108,7 @@ pub fn run(args: Args) -> Result<u8> {
         grouped_events_per_s,
         grouped_mean_batch,
         backlog: args.backlog,
-        drain_events_per_s: drained.map(|d| d.0),
-        mosquitto_pub_events_per_s: drained.map(|d| d.1),
+        drain: drained,
     };
     if args.json {
         println!("{}", serde_json::json!(figures));
@@ -118,9 +127,13 @@ fn print(f: &Figures) {
         "durable, group commit          {:.0} events/s ({:.1} events a commit)",
         f.grouped_events_per_s, f.grouped_mean_batch
     );
-    if let (Some(ours), Some(theirs)) = (f.drain_events_per_s, f.mosquitto_pub_events_per_s) {
-        println!("drain of {} events to mosquitto  {ours:.0} events/s", f.backlog);
-        println!("mosquitto_pub -l -q 1, the same    {theirs:.0} events/s ({:.2} times)", ours / theirs);
+    println!("record p99 - fsync p99         {:.2} ms", f.record_ms.p99 - f.fsync_ms.p99);
+    if let Some(d) = &f.drain {
+        let (ours, theirs) = (d.ours_events_per_s, d.mosquitto_pub_events_per_s);
+        let (our_us, their_us) = (d.ours_processor_us_per_event, d.mosquitto_pub_processor_us_per_event);
+        println!("drain of {} events to mosquitto  {ours:.0} events/s, {our_us:.1} us of processor an event", f.backlog);
+        println!("mosquitto_pub -l -q 1, the same    {theirs:.0} events/s, {their_us:.1} us of processor an event");
+        println!("ours to theirs                     {:.2} times", d.ratio);
     }
 }
 
@@ -128,20 +141,6 @@ fn spread(mut times: Vec<Duration>) -> Spread {
     times.sort_unstable();
     let at = |q: f64| times[((times.len() - 1) as f64 * q).round() as usize].as_secs_f64() * 1e3;
     Spread { p50: at(0.5), p99: at(0.99), max: at(1.0) }
-}
-
-/// What the disk itself takes for making 4 KiB durable.
-fn fsyncs(folder: &Path, n: usize) -> Result<Spread> {
-    let fault = |e| Error::io("fsync probe", e);
-    let mut file = std::fs::File::create(folder.join("probe")).map_err(fault)?;
-    let mut times = Vec::with_capacity(n);
-    for _ in 0..n.max(1) {
-        let begun = Instant::now();
-        file.write_all(&[0x5A; 4096]).map_err(fault)?;
-        file.sync_data().map_err(fault)?;
-        times.push(begun.elapsed());
-    }
-    Ok(spread(times))
 }
 
 fn open(path: &Path, max_batch: usize) -> Result<Store> {
@@ -157,21 +156,32 @@ fn event(n: usize) -> InspectionEvent {
     event
 }
 
-/// Single parts at the line's rate.
-fn line_rate(folder: &Path, n: usize) -> Result<Spread> {
+/// Single parts at the line's rate, and what the disk itself takes for making 4 KiB durable, each in turn.
+fn line_rate(folder: &Path, n: usize) -> Result<(Spread, Spread)> {
+    let fault = |e| Error::io("fsync probe", e);
     let mut store = open(&folder.join("rate.db"), 1)?;
-    let mut times = Vec::with_capacity(n);
+    let mut file = std::fs::File::create(folder.join("probe")).map_err(fault)?;
+    let (mut syncs, mut commits) = (Vec::with_capacity(n), Vec::with_capacity(n));
     let begun = Instant::now();
     for i in 0..n.max(1) {
         let due = begun + Duration::from_secs(1) * u32::try_from(i).unwrap_or(u32::MAX) / RATE;
         SystemClock.sleep(due.saturating_duration_since(Instant::now()));
         let mut batch = [event(i)];
-        let start = Instant::now();
-        store.record(&mut batch)?;
-        times.push(start.elapsed());
+        // Which one comes first changes, so that neither always meets the disk the other left.
+        for commit in [i % 2 == 0, i % 2 == 1] {
+            let start = Instant::now();
+            if commit {
+                store.record(&mut batch)?;
+                commits.push(start.elapsed());
+            } else {
+                file.write_all(&[0x5A; 4096]).map_err(fault)?;
+                file.sync_data().map_err(fault)?;
+                syncs.push(start.elapsed());
+            }
+        }
     }
     store.close()?;
-    Ok(spread(times))
+    Ok((spread(syncs), spread(commits)))
 }
 
 /// Events a second through a full queue, and how many shared a commit on average.
@@ -195,21 +205,63 @@ fn throughput(folder: &Path, n: usize, max_batch: usize) -> Result<(f64, f64)> {
     Ok((rate, n as f64 / commits.max(1) as f64))
 }
 
-/// Records a backlog, writes its payloads to `lines`, and times its way to the broker.
-fn drain(folder: &Path, broker: &Broker, args: &Args, lines: &Path) -> Result<f64> {
-    let mut store = open(&folder.join("drain.db"), 1000)?;
-    let mut file = std::io::BufWriter::new(std::fs::File::create(lines).map_err(|e| Error::io("payload file", e))?);
+/// The third figure.
+fn drained(folder: &Path, broker: &Broker, args: &Args) -> Result<Drained> {
+    let lines = folder.join("payloads");
+    let mut rounds = Vec::new();
+    for _ in 0..args.rounds.max(1) {
+        let path = folder.join(format!("drain{}.db", rounds.len()));
+        record_backlog(&path, args.backlog, &lines)?;
+        rounds.push((ours(&path, broker, args)?, theirs(broker, &lines, args.backlog)?));
+        for suffix in ["", "-wal", "-shm", "-seq", "-lock"] {
+            // Room for the next round; what is left goes with the folder.
+            let _ = std::fs::remove_file(folder.join(format!("drain{}.db{suffix}", rounds.len() - 1)));
+        }
+    }
+    let median = |value: &dyn Fn(&(Sent, Sent)) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Ok(Drained {
+        ours_events_per_s: median(&|(ours, _)| ours.per_second),
+        mosquitto_pub_events_per_s: median(&|(_, theirs)| theirs.per_second),
+        ratio: median(&|(ours, theirs)| ours.per_second / theirs.per_second),
+        ours_processor_us_per_event: median(&|(ours, _)| ours.processor_us),
+        mosquitto_pub_processor_us_per_event: median(&|(_, theirs)| theirs.processor_us),
+    })
+}
+
+/// How one sender did.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    per_second: f64,
+    /// Of processor time, user and system, an event.
+    processor_us: f64,
+}
+
+/// Records a backlog and writes its payloads to `lines`.
+fn record_backlog(path: &Path, n: usize, lines: &Path) -> Result<()> {
+    let fault = |e| Error::io("payload file", e);
+    let mut store = open(path, 1000)?;
+    let mut file = std::io::BufWriter::new(std::fs::File::create(lines).map_err(fault)?);
     let mut made = 0;
-    while made < args.backlog {
-        let mut batch: Vec<_> = (made..args.backlog.min(made + 1000)).map(event).collect();
+    while made < n {
+        let mut batch: Vec<_> = (made..n.min(made + 1000)).map(event).collect();
         made += batch.len();
         store.record(&mut batch)?;
         for event in &batch {
             let line = event.to_json()?;
-            file.write_all(&line).and_then(|()| file.write_all(b"\n")).map_err(|e| Error::io("payload file", e))?;
+            file.write_all(&line).and_then(|()| file.write_all(b"\n")).map_err(fault)?;
         }
     }
-    file.flush().map_err(|e| Error::io("payload file", e))?;
+    file.flush().map_err(fault)?;
+    store.close()
+}
+
+/// Times the backlog's way to the broker.
+fn ours(path: &Path, broker: &Broker, args: &Args) -> Result<Sent> {
+    let store = open(path, 1000)?;
     let settings =
         PublishSettings { port: broker.port, station: "bench".to_owned(), window: args.window, ..PublishSettings::default() };
     let identity = Identity {
@@ -220,24 +272,24 @@ fn drain(folder: &Path, broker: &Broker, args: &Args, lines: &Path) -> Result<f6
         template: None,
     };
     let reader = store.reader()?;
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), processor_time(UTIME));
     let publisher = Publisher::start(settings, store.reader()?, identity, Arc::new(SystemClock))?;
     while reader.outbox_events() > 0 {
         SystemClock.sleep(Duration::from_millis(2));
     }
-    let took = begun.elapsed();
+    let (took, spent) = (begun.elapsed(), processor_time(UTIME) - before);
     let report = publisher.shutdown(Duration::from_secs(10));
     if !report.stopped_published {
         return Err(Error::unavailable("the broker of the benchmark did not take the last message"));
     }
     store.close()?;
-    Ok(args.backlog as f64 / took.as_secs_f64())
+    Ok(sent(args.backlog, took, spent))
 }
 
 /// The same payloads by mosquitto's own client.
-fn theirs(broker: &Broker, lines: &Path, n: usize) -> Result<f64> {
+fn theirs(broker: &Broker, lines: &Path, n: usize) -> Result<Sent> {
     let input = std::fs::File::open(lines).map_err(|e| Error::io("payload file", e))?;
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), processor_time(CUTIME));
     let status = Command::new("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-q", "1", "-l", "-t", "ssds/result/ng"])
         .stdin(input)
@@ -246,7 +298,26 @@ fn theirs(broker: &Broker, lines: &Path, n: usize) -> Result<f64> {
     if !status.success() {
         return Err(Error::unavailable(format!("mosquitto_pub ended with {status}")));
     }
-    Ok(n as f64 / begun.elapsed().as_secs_f64())
+    Ok(sent(n, begun.elapsed(), processor_time(CUTIME) - before))
+}
+
+/// Places of the user times in /proc/self/stat behind the name (proc(5)): this process's, and that of children that have ended. The system
+/// time follows each.
+const UTIME: usize = 11;
+const CUTIME: usize = 13;
+/// Of /proc's times; the same on every Linux that Rust runs on.
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// Processor time so far, user and system; zero where the kernel does not tell.
+fn processor_time(place: usize) -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields.iter().skip(place).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+    Duration::from_secs_f64(ticks as f64 / TICKS_A_SECOND)
+}
+
+fn sent(n: usize, took: Duration, spent: Duration) -> Sent {
+    Sent { per_second: n as f64 / took.as_secs_f64(), processor_us: spent.as_secs_f64() * 1e6 / n as f64 }
 }
 
 /// A mosquitto of the benchmark's own.

@@ -56,7 +56,7 @@ enum Verb {
     Trigger(trigger::Args),
     /// Register template and frame: the pose, its confidence, or a refusal.
     Align(align::Args),
-    /// Time the inference stage: percentiles, memory.
+    /// Time the inference stage, or recording and publishing.
     Bench(bench::Args),
     /// Say what a model file holds, verify it, or build its TensorRT engine ahead.
     Model(model::Args),
@@ -64,9 +64,6 @@ enum Verb {
     Inspect(inspect::Args),
     /// Prove from a spool or a broker that no result is missing.
     Audit(audit::Args),
-    /// What durable recording and publishing cost on this disk.
-    #[command(hide = true)]
-    BenchPublish(bench_publish::Args),
     /// Score defect maps, or the network, against ground truth.
     Eval(eval::Args),
 }
@@ -107,7 +104,6 @@ pub fn main() -> ExitCode {
         Verb::Model(args) => model::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Audit(args) => audit::run(args),
-        Verb::BenchPublish(args) => bench_publish::run(args),
         Verb::Eval(args) => eval::run(args),
     };
     match answer {
