@@ -301,9 +301,15 @@ pub const KEYS: &[Key] = &[
         "record.max_bytes",
         Integer(1_048_576, 1_099_511_627_776),
         D("2147483648"),
-        "Largest size of ssds.db; at the cap frames are refused with an ERROR state, none is lost.",
+        "Most bytes of results waiting for the broker; at the cap no frame is taken (state error), none is lost.",
     ),
     key("record.max_events", Integer(100, 1_000_000_000), D("10000000"), "Most events waiting for the broker."),
+    key(
+        "record.min_free_bytes",
+        Integer(0, 1_099_511_627_776),
+        D("1073741824"),
+        "Free space on the disk of the results below which the alarm disk_low is raised; 0 = never.",
+    ),
     key("record.history_events", Integer(0, 100_000_000), D("100000"), "Acknowledged events kept as history."),
     key(
         "evidence.overlays",
@@ -331,7 +337,7 @@ pub const KEYS: &[Key] = &[
     key("mqtt.key_file", Path, O, "PEM file of its private key."),
     key("mqtt.server_name", Text(253), O, "The name the broker's certificate must bear; mqtt.host when left out."),
     key("mqtt.keep_alive_secs", Integer(1, 3600), D("10"), "MQTT keep-alive."),
-    key("mqtt.inflight", Integer(1, 1000), D("50"), "Most result messages sent but not yet acknowledged."),
+    key("mqtt.inflight", Integer(1, 1000), D("100"), "Most result messages sent but not yet acknowledged."),
     key(
         "mqtt.ack_timeout_secs",
         Integer(1, 600),

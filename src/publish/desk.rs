@@ -177,6 +177,8 @@ pub(crate) struct Desk {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) notify: Notify,
     pub(crate) counters: Counters,
+    /// Grows with everything that is to be said; asked without the lock.
+    changes: AtomicU64,
     broker: String,
     stop: AtomicBool,
     stop_until_mono_ns: AtomicU64,
@@ -210,11 +212,22 @@ impl Desk {
             clock,
             notify: Notify::new(),
             counters: Counters::default(),
+            changes: AtomicU64::new(1),
             broker,
             stop: AtomicBool::new(false),
             stop_until_mono_ns: AtomicU64::new(0),
             inner: Mutex::new(inner),
         }
+    }
+
+    /// A number that differs once there is something new to say.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.notify.notify_one();
     }
 
     /// A panic elsewhere leaves the data whole: every change is one assignment.
@@ -262,7 +275,12 @@ impl Desk {
             inner.identity = identity;
             inner.identity_version += 1;
         }
-        self.notify.notify_one();
+        self.changed();
+    }
+
+    pub(crate) fn set_template(&self, template: TemplateRef) {
+        let identity = Identity { template: Some(template), ..self.identity().0 };
+        self.set_identity(identity);
     }
 
     /// The identity and its version.
@@ -306,7 +324,7 @@ impl Desk {
             let version = inner.version;
             inner.retained.insert(slot, Retained { payload, version });
         }
-        self.notify.notify_one();
+        self.changed();
     }
 
     /// The retained topics whose version `sent` does not have.
@@ -343,7 +361,7 @@ impl Desk {
             let id = inner.version;
             inner.responses.push_back(Response { id, topic: self.topics.response(request_id), payload });
         }
-        self.notify.notify_one();
+        self.changed();
     }
 
     /// The answers after `after`, oldest first, at most `limit`.

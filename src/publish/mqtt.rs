@@ -21,6 +21,7 @@ use super::settings::PublishSettings;
 use super::topics::Topics;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::record::event::TemplateRef;
 use crate::record::message::{Alarm, AlarmCode, State, Stats};
 use crate::record::store::StoreReader;
 
@@ -152,6 +153,11 @@ impl PublishHandle {
     /// `stats`. Schema and station are filled in.
     pub fn set_stats(&self, stats: Stats) {
         self.desk.set_stats(stats);
+    }
+
+    /// The birth message's template; it is sent again when that changes.
+    pub fn set_template(&self, template: TemplateRef) {
+        self.desk.set_template(template);
     }
 
     /// The birth message's model, template and clock; sent again when they change.

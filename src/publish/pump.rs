@@ -98,6 +98,10 @@ struct Session {
     max_packet: usize,
     retained: BTreeMap<Slot, u64>,
     identity: u64,
+    /// [`Desk::changes`] when all there was to say had been looked at.
+    told: u64,
+    /// Some of it had to wait.
+    untold: bool,
     /// Number of the last row sent.
     cursor: u64,
     /// Rows sent and not yet deleted.
@@ -249,25 +253,20 @@ impl Pump {
         };
         let mut out = BytesMut::new();
         codec.connect(&connect, &mut out).map_err(End::Broken)?;
-        stream.write_all(&out).await.map_err(|e| lost(&e))?;
-        stream.flush().await.map_err(|e| lost(&e))?;
+        // TLS 1.3 brokers check the station's certificate after the handshake: the refusal comes as an alert, or, when the connection's end
+        // overtakes it, as a failed read or write.
+        let secured = self.settings.tls.is_some();
+        let failed = |error: &std::io::Error| refused_after_handshake(lost(error), secured);
+        stream.write_all(&out).await.map_err(|e| failed(&e))?;
+        stream.flush().await.map_err(|e| failed(&e))?;
         let mut input = BytesMut::with_capacity(4096);
-        // TLS 1.3 brokers check the station's certificate after the handshake; the alert that says so may be lost with the connection.
-        let closed = |end: End| match end {
-            End::Broken(text) if self.settings.tls.is_some() => {
-                let text = format!(
-                    "{text}, right after the TLS handshake; it may require a certificate of the station (mqtt.cert_file)"
-                );
-                End::Refused(RefusedReason::Tls, text)
-            }
-            other => other,
-        };
         let answer = loop {
             match codec.decode(&mut input).map_err(malformed)? {
                 Some(answer) => break answer,
                 None => {
-                    if stream.read_buf(&mut input).await.map_err(|e| closed(lost(&e)))? == 0 {
-                        return Err(closed(End::Broken("it closed the connection before accepting it".to_owned())));
+                    if stream.read_buf(&mut input).await.map_err(|e| failed(&e))? == 0 {
+                        let closed = End::Broken("it closed the connection before accepting it".to_owned());
+                        return Err(refused_after_handshake(closed, secured));
                     }
                 }
             }
@@ -365,36 +364,10 @@ impl Pump {
 
     /// Writes what may be sent now.
     fn fill(&mut self, s: &mut Session) -> Result<(), End> {
-        if s.identity != self.desk.identity_version() && s.has_room() && !s.stopping {
-            let birth = self.status_message(Presence::Online);
-            s.identity = self.desk.identity_version();
-            s.publish(&birth, Ticket::Retained)?;
-        }
-        for (slot, retained) in self.desk.unsent(&s.retained) {
-            if !s.has_room() {
-                break;
-            }
-            let topics = &self.desk.topics;
-            let (topic, schema) = match slot {
-                Slot::State => (topics.state(), STATE_SCHEMA),
-                Slot::Alarm(code) => (topics.alarm(code), ALARM_SCHEMA),
-                Slot::Stats => (topics.stats(), STATS_SCHEMA),
-            };
-            let message = Message { topic, payload: retained.payload, retain: true, schema: Some(schema), expiry_s: None };
-            if slot == Slot::Stats {
-                s.codec.publish(&message, 0, &mut s.out).map_err(End::Broken)?;
-            } else {
-                s.publish(&message, Ticket::Retained)?;
-            }
-            s.retained.insert(slot, retained.version);
-        }
-        if s.responses < RESPONSES_AHEAD {
-            for response in self.desk.responses(s.responses_after, RESPONSES_AHEAD - s.responses) {
-                if !s.has_room() {
-                    break;
-                }
-                s.respond(response.topic, response.payload, response.id)?;
-            }
+        let changes = self.desk.changes();
+        if s.told != changes || s.untold {
+            s.untold = !self.fill_desk(s)?;
+            s.told = changes;
         }
         self.fill_rows(s)?;
         if let Some(left) = self.desk.stopping() {
@@ -411,6 +384,41 @@ impl Pump {
         }
         self.desk.counters.in_flight.store(s.window.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Birth, retained topics and answers that are not said yet; false when some of it must wait.
+    fn fill_desk(&mut self, s: &mut Session) -> Result<bool, End> {
+        if s.identity != self.desk.identity_version() && s.has_room() && !s.stopping {
+            let birth = self.status_message(Presence::Online);
+            s.identity = self.desk.identity_version();
+            s.publish(&birth, Ticket::Retained)?;
+        }
+        for (slot, retained) in self.desk.unsent(&s.retained) {
+            if !s.has_room() {
+                return Ok(false);
+            }
+            let topics = &self.desk.topics;
+            let (topic, schema) = match slot {
+                Slot::State => (topics.state(), STATE_SCHEMA),
+                Slot::Alarm(code) => (topics.alarm(code), ALARM_SCHEMA),
+                Slot::Stats => (topics.stats(), STATS_SCHEMA),
+            };
+            let message = Message { topic, payload: retained.payload, retain: true, schema: Some(schema), expiry_s: None };
+            if slot == Slot::Stats {
+                s.codec.publish(&message, 0, &mut s.out).map_err(End::Broken)?;
+            } else {
+                s.publish(&message, Ticket::Retained)?;
+            }
+            s.retained.insert(slot, retained.version);
+        }
+        let ahead = RESPONSES_AHEAD.saturating_sub(s.responses);
+        for response in self.desk.responses(s.responses_after, ahead) {
+            if !s.has_room() {
+                return Ok(false);
+            }
+            s.respond(response.topic, response.payload, response.id)?;
+        }
+        Ok(s.identity == self.desk.identity_version() && s.responses < RESPONSES_AHEAD)
     }
 
     fn fill_rows(&mut self, s: &mut Session) -> Result<(), End> {
@@ -590,6 +598,8 @@ impl Session {
             max_packet: max_packet.map_or(usize::MAX, |m| m as usize),
             retained: BTreeMap::new(),
             identity: 0,
+            told: 0,
+            untold: true,
             cursor: 0,
             rows: 0,
             acknowledged: Vec::new(),
@@ -689,6 +699,17 @@ fn lost(error: &std::io::Error) -> End {
     match error.get_ref().and_then(|e| e.downcast_ref::<tokio_rustls::rustls::Error>()) {
         Some(tls) => End::Refused(RefusedReason::Tls, tls.to_string()),
         None => End::Broken(error.to_string()),
+    }
+}
+
+/// A secured connection that ends between handshake and CONNACK: the broker may have refused the station's certificate, or its absence.
+fn refused_after_handshake(end: End, secured: bool) -> End {
+    match end {
+        End::Broken(text) if secured => End::Refused(
+            RefusedReason::Tls,
+            format!("{text}, right after the TLS handshake; it may want another certificate of the station (mqtt.cert_file)"),
+        ),
+        other => other,
     }
 }
 

@@ -14,7 +14,7 @@ pub enum CommandKind {
     Pause,
     /// Take triggers again.
     Resume,
-    /// Inspect the template against itself and a spoiled copy.
+    /// Prove registration, network and store between two frames.
     Selftest,
 }
 

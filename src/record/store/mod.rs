@@ -30,7 +30,7 @@ mod reader;
 mod reserve;
 mod salvage;
 
-pub use reader::{Admission, Backlog, OutboxRow, StoreReader, StoredEvent, VerdictCounts};
+pub use reader::{Admission, Backlog, Examination, Fill, OutboxRow, StoreReader, StoredEvent, VerdictCounts};
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -98,6 +98,8 @@ pub struct OpenReport {
     pub unclean: bool,
     /// Damage found and repaired, if any.
     pub damage: Option<Damage>,
+    /// Events lost to damage since the file was last closed in order, those of `damage` included.
+    pub lost_events: u64,
 }
 
 /// What a damaged file still held.
@@ -181,7 +183,7 @@ impl Store {
         let (mut connection, reserve, report) = open::open(path, &settings, clock.as_ref())?;
         let shared = Arc::new(Shared::default());
         shared.last_seq.store(report.last_seq, Ordering::SeqCst);
-        shared.damaged.store(report.damage.as_ref().map_or(0, |d| d.lost), Ordering::SeqCst);
+        shared.damaged.store(report.lost_events, Ordering::SeqCst);
         let (events, bytes) = open::outbox_totals(&connection, path)?;
         shared.outbox_events.store(events, Ordering::SeqCst);
         shared.outbox_bytes.store(bytes, Ordering::SeqCst);
@@ -283,6 +285,27 @@ impl Store {
         Ok(total)
     }
 
+    /// Writes one row as durably as an event and reads it back; no event and no number comes of it.
+    ///
+    /// # Errors
+    /// As [`Store::record`]; [`Kind::Data`] when another value is read back.
+    pub fn prove_write(&mut self, clock: &dyn Clock) -> Result<()> {
+        let written = clock.now().as_microsecond();
+        let run = |connection: &Connection| -> rusqlite::Result<i64> {
+            connection.prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES ('proved_us', ?1)")?.execute([written])?;
+            connection.prepare_cached("SELECT value FROM meta WHERE key = 'proved_us'")?.query_row([], |r| r.get(0))
+        };
+        let read = run(&self.connection).map_err(|e| {
+            self.shared.note_failure(&e);
+            storage_error(&self.path, "proving a write", e)
+        })?;
+        if read == written {
+            Ok(())
+        } else {
+            Err(Error::data(format!("spool {}: wrote {written}, read {read}", self.path.display())))
+        }
+    }
+
     /// Another handle on the same file, for another thread: the publisher, the status page.
     ///
     /// # Errors
@@ -319,7 +342,7 @@ impl Store {
     pub fn close(mut self) -> Result<()> {
         self.stop_checkpoints();
         self.connection
-            .execute("UPDATE meta SET value = 1 WHERE key = 'closed'", [])
+            .execute_batch("BEGIN; UPDATE meta SET value = 1 WHERE key = 'closed'; DELETE FROM meta WHERE key = 'lost'; COMMIT")
             .map_err(|e| storage_error(&self.path, "closing", e))?;
         let last = self.last_seq();
         self.reserve.settle(last)

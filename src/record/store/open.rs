@@ -111,7 +111,9 @@ pub(super) fn open(path: &Path, settings: &StoreSettings, clock: &dyn Clock) -> 
             settings.station
         )));
     }
-    if damage.is_none() {
+    if let Some(damage) = &damage {
+        note_lost(&connection, damage.lost).map_err(|e| storage_error(path, "checking", e))?;
+    } else {
         damage = quarantine_all(&mut connection, clock).map_err(|e| storage_error(path, "checking", e))?;
     }
     let unclean = !created && meta::<i64>(&connection, path, "closed")? == 0;
@@ -128,7 +130,11 @@ pub(super) fn open(path: &Path, settings: &StoreSettings, clock: &dyn Clock) -> 
     let last_seq = from_sql(last_seq);
     reserve.start(last_seq);
     let (outbox_events, _) = outbox_totals(&connection, path)?;
-    Ok((connection, reserve, OpenReport { created, last_seq, outbox_events, unclean, damage }))
+    let lost_events = connection
+        .query_row("SELECT ifnull((SELECT value FROM meta WHERE key = 'lost'), 0)", [], |r| r.get::<_, i64>(0))
+        .map(from_sql)
+        .map_err(|e| storage_error(path, "opening", e))?;
+    Ok((connection, reserve, OpenReport { created, last_seq, outbox_events, unclean, damage, lost_events }))
 }
 
 enum Found {
@@ -233,6 +239,13 @@ fn quarantine_all(connection: &mut Connection, clock: &dyn Clock) -> rusqlite::R
     Ok(Some(Damage { finding, kept, lost: bad.len() as u64, lost_ranges, moved_to: None }))
 }
 
+/// Adds to the count of lost events, which stands until the file is closed in order: a crash must not silence the alarm.
+fn note_lost(connection: &Connection, lost: u64) -> rusqlite::Result<()> {
+    const ADD: &str =
+        "INSERT OR REPLACE INTO meta(key, value) VALUES ('lost', ifnull((SELECT value FROM meta WHERE key = 'lost'), 0) + ?1)";
+    connection.execute(ADD, [to_sql(lost)]).map(drop)
+}
+
 /// Moves rows that do not decode out of the outbox, in one transaction. Returns the outbox bytes freed.
 pub(super) fn set_aside(connection: &mut Connection, bad: &[u64], now_us: i64) -> rusqlite::Result<u64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -248,6 +261,7 @@ pub(super) fn set_aside(connection: &mut Connection, bad: &[u64], now_us: i64) -
             transaction.query_row("DELETE FROM outbox WHERE seq = ?1 RETURNING bytes", [seq], |r| r.get(0)).optional()?;
         freed += from_sql(bytes.unwrap_or(0));
     }
+    note_lost(&transaction, bad.len() as u64)?;
     transaction.commit()?;
     Ok(freed)
 }

@@ -66,6 +66,30 @@ pub enum Admission {
     Full,
 }
 
+/// How much of the outbox's limits is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Unacknowledged events.
+    pub events: u64,
+    /// From so many on no trigger is accepted.
+    pub max_events: u64,
+    /// Their size on disk.
+    pub bytes: u64,
+    /// From so much on no trigger is accepted.
+    pub max_bytes: u64,
+}
+
+/// What looking through a file found, without changing it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Examination {
+    /// What SQLite says of the file's structure; none = in order.
+    pub finding: Option<String>,
+    /// Unacknowledged events whose body does not match its checksum.
+    pub unreadable: u64,
+    /// Damaged bodies set aside earlier.
+    pub set_aside: u64,
+}
+
 /// Events stored, by verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VerdictCounts {
@@ -148,6 +172,9 @@ impl StoreReader {
     /// # Errors
     /// The system's; then no row was deleted.
     pub fn acknowledge(&mut self, seqs: &[u64]) -> Result<u64> {
+        let mut seqs = seqs.to_vec();
+        seqs.sort_unstable();
+        let seqs = &runs(&seqs);
         let (events, bytes) = self.delete(seqs).map_err(|e| {
             self.shared.note_failure(&e);
             self.error("acknowledging", e)
@@ -157,17 +184,17 @@ impl StoreReader {
         Ok(events)
     }
 
-    fn delete(&mut self, seqs: &[u64]) -> rusqlite::Result<(u64, u64)> {
+    fn delete(&mut self, runs: &[(u64, u64)]) -> rusqlite::Result<(u64, u64)> {
         let last = self.shared.last_seq.load(Ordering::SeqCst);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (mut events, mut bytes) = (0, 0);
         {
-            let mut row = transaction.prepare_cached("DELETE FROM outbox WHERE seq = ?1 RETURNING bytes")?;
-            for &seq in seqs {
-                if let Some(size) = row.query_row([to_sql(seq)], |r| r.get::<_, i64>(0)).optional()? {
-                    events += 1;
-                    bytes += from_sql(size);
-                }
+            let mut size = transaction.prepare_cached("SELECT ifnull(sum(bytes), 0) FROM outbox WHERE seq BETWEEN ?1 AND ?2")?;
+            let mut rows = transaction.prepare_cached("DELETE FROM outbox WHERE seq BETWEEN ?1 AND ?2")?;
+            for &(first, last) in runs {
+                let run = (to_sql(first), to_sql(last));
+                bytes += from_sql(size.query_row(run, |r| r.get::<_, i64>(0))?);
+                events += rows.execute(run)? as u64;
             }
             let oldest: Option<i64> = transaction.prepare_cached("SELECT min(seq) FROM outbox")?.query_row([], |r| r.get(0))?;
             let bound = last.saturating_sub(self.settings.history_events) + 1;
@@ -224,6 +251,27 @@ impl StoreReader {
         }
         let past = |value: u64, limit: u64| value as f64 >= limit as f64 * s.alarm_share;
         if past(events, s.max_outbox_events) || past(bytes, s.max_outbox_bytes) { Admission::High } else { Admission::Open }
+    }
+
+    /// How full the outbox is, without asking the disk.
+    #[must_use]
+    pub fn fill(&self) -> Fill {
+        Fill {
+            events: self.outbox_events(),
+            max_events: self.settings.max_outbox_events,
+            bytes: self.shared.outbox_bytes.load(Ordering::SeqCst),
+            max_bytes: self.settings.max_outbox_bytes,
+        }
+    }
+
+    /// Free room for ordinary users on the file's disk, bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let disk = rustix::fs::statvfs(folder).map_err(|e| Error::io(format!("disk of {}", folder.display()), e.into()))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Events lost to damage since this file was opened (alarm `spool_damaged`).
@@ -325,6 +373,32 @@ impl StoreReader {
         run().map_err(|e| self.error("counting", e))
     }
 
+    /// Looks for damage as an opening for writing would, and changes nothing; also while a daemon writes.
+    ///
+    /// # Errors
+    /// The system's; damage is no error.
+    pub fn examine(&self) -> Result<Examination> {
+        let run = || -> rusqlite::Result<Examination> {
+            let finding: String = self.connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+            let set_aside = self.connection.query_row("SELECT count(*) FROM damaged", [], |r| r.get::<_, i64>(0))?;
+            let mut unreadable = 0;
+            let mut statement = self.connection.prepare(
+                "SELECT o.seq, e.verdict, e.crc, CAST(e.body AS BLOB) FROM outbox o LEFT JOIN events e ON e.seq = o.seq",
+            )?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                unreadable += u64::from(sound_body(row)?.is_none());
+            }
+            let finding = (finding != "ok").then_some(finding);
+            Ok(Examination { finding, unreadable, set_aside: from_sql(set_aside) })
+        };
+        match run() {
+            Ok(found) => Ok(found),
+            Err(e) if super::open::is_damage(&e) => Ok(Examination { finding: Some(e.to_string()), ..Examination::default() }),
+            Err(e) => Err(self.error("examining", e)),
+        }
+    }
+
     /// Calls `each` with every stored number and body in order, from `after` on, as text whatever its checksum; for `ssds audit`.
     ///
     /// # Errors
@@ -387,6 +461,18 @@ impl StoreReader {
     fn error(&self, doing: &str, error: rusqlite::Error) -> Error {
         storage_error(&self.path, doing, error)
     }
+}
+
+/// Ascending numbers as inclusive runs of consecutive ones.
+fn runs(seqs: &[u64]) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for &seq in seqs {
+        match runs.last_mut() {
+            Some((_, last)) if seq <= *last + 1 => *last = seq,
+            _ => runs.push((seq, seq)),
+        }
+    }
+    runs
 }
 
 /// Verdict and body of a row whose checksum matches (columns 1 to 3), else nothing.
