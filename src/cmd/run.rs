@@ -3,6 +3,7 @@
 //! Order of starting: settings, store, template, network (warmed up), broker client, pipeline, `READY=1`. Wrong settings and missing
 //! files end the process with their exit code; a missing camera or broker is retried for ever and shown in the state.
 
+mod commands;
 mod trigger;
 
 use std::path::PathBuf;
@@ -29,12 +30,11 @@ use crate::pipeline::source::Overload;
 use crate::pipeline::steps::ImageLimits;
 use crate::pipeline::supervisor::{Supervisor, notify};
 use crate::pipeline::{ActiveProduct, Hold, Parts, Pipeline, Settings};
-use crate::publish::{self, CommandKind, Identity, Link, PublishSettings, Publisher, TlsSettings};
+use crate::publish::{self, Identity, Link, PublishSettings, Publisher, TlsSettings};
 use crate::record::event::TemplateRef;
 use crate::record::message::ActiveRecipe;
-use crate::record::message::Reason;
 use crate::record::store::Admission;
-use crate::record::store::{Store, StoreSettings};
+use crate::record::store::{Store, StoreReader, StoreSettings};
 use crate::residual;
 use crate::shutdown::Shutdown;
 use crate::status::live::Live;
@@ -95,6 +95,7 @@ struct Daemon {
     reporter: Reporter,
     /// Another template was put in force over HTTP.
     product_changed: Arc<AtomicBool>,
+    self_test: Option<commands::SelfTest>,
     #[cfg(feature = "embedded-broker")]
     _broker: Option<publish::broker::EmbeddedBroker>,
 }
@@ -220,6 +221,7 @@ impl Daemon {
             model: report_station.model.clone(),
             events,
             fallback,
+            min_free_bytes: config.usize("record.min_free_bytes") as u64,
             interval: config.duration("mqtt.stats_secs"),
         });
         notify(&[NotifyState::Ready]);
@@ -238,6 +240,7 @@ impl Daemon {
             publisher,
             reporter,
             product_changed,
+            self_test: None,
             #[cfg(feature = "embedded-broker")]
             _broker: broker,
         })
@@ -259,10 +262,7 @@ impl Daemon {
         }
         self.recipe = now;
         match load_product(&self.config) {
-            Ok(product) => {
-                log::info!("recipe switched: template {} version {}", product.template.id, product.template.version);
-                *self.product.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(product));
-            }
+            Ok(product) => self.put_in_force(product),
             Err(e) => log::error!("{e:#}; the recipe before it stays in force"),
         }
     }
@@ -280,6 +280,22 @@ impl Daemon {
         }
     }
 
+    /// From the next frame on, frames are compared with `product`; state and birth say so.
+    fn put_in_force(&mut self, product: Product) {
+        let template = TemplateRef {
+            id: product.template.id.clone(),
+            version: product.template.version,
+            sha256: product.template.sha256.clone(),
+        };
+        log::info!("recipe switched: template {} version {}", template.id, template.version);
+        let name = product.template.product().to_owned();
+        *self.product.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(product));
+        if let Some(publisher) = &self.publisher {
+            publisher.handle().set_template(template.clone());
+        }
+        self.reporter.set_recipe(ActiveRecipe { product: name, template });
+    }
+
     /// Looks after the running line until it is asked to stop, then ends it in order.
     fn supervise(mut self, seconds: u64) -> Result<u8> {
         let mut ticks = 0u32;
@@ -295,7 +311,12 @@ impl Daemon {
                 self.follow_recipe();
                 self.compare_with_taught();
             }
-            self.pipeline.hold.set(Hold::SPOOL, self.reporter.admission() == Admission::Full);
+            // At the cap nothing is dropped: no frame is taken until the broker has taken results.
+            let full = self.reporter.admission() == Admission::Full;
+            if self.pipeline.hold.set(Hold::SPOOL, full) {
+                let what = if full { "is at its cap: no frame is taken" } else { "has room again: frames are taken" };
+                log::warn!("the outbox {what}");
+            }
             self.reporter.tick();
             self.answer_commands();
             let line = self.line();
@@ -344,24 +365,6 @@ impl Daemon {
         };
         let reasons: String = self.status.reasons().iter().map(|r| format!("; {r}")).collect();
         format!("{}; broker {link}{reasons}", self.status.state().word())
-    }
-
-    /// Carries out commands from the broker.
-    fn answer_commands(&mut self) {
-        let Some(publisher) = &self.publisher else { return };
-        for command in publisher.commands().try_iter() {
-            log::info!("command {:?} from the broker, request {}", command.kind, command.request_id);
-            match command.kind {
-                CommandKind::Pause | CommandKind::Resume => {
-                    let paused = command.kind == CommandKind::Pause;
-                    self.pipeline.hold.set(Hold::PAUSED, paused);
-                    self.status.update(|f| f.paused = paused);
-                    command.done(serde_json::json!({"paused": paused}));
-                }
-                CommandKind::Trigger => trigger::fire(&self.pipeline.trigger, command),
-                _ => command.refuse(Reason::NotNow, "only trigger, pause and resume are carried out"),
-            }
-        }
     }
 }
 
@@ -460,7 +463,7 @@ pub fn publish_settings(config: &Config) -> PublishSettings {
         }),
         username: config.text_opt("mqtt.username"),
         password_file: config.path_opt("mqtt.password_file"),
-        window: u16::try_from(config.i64("mqtt.inflight")).unwrap_or(50),
+        window: u16::try_from(config.i64("mqtt.inflight")).unwrap_or(100),
         publish_timeout: config.duration("mqtt.ack_timeout_secs"),
         reconnect_max: config.duration("mqtt.reconnect_max_secs"),
         message_expiry: config.has("mqtt.message_expiry_secs").then(|| config.duration("mqtt.message_expiry_secs")),
@@ -559,13 +562,7 @@ pub fn decision_settings(config: &Config) -> decide::Settings {
 /// [`Kind::Config`] for a recipe that does not fit.
 pub fn load_product(config: &Config) -> Result<Product> {
     if let Some(recipe) = super::recipe::book(config)?.load_active()? {
-        let prepared = super::recipe::prepare(config, recipe)?;
-        let Some(view) = prepared.views.first() else { return Err(Error::internal("a prepared recipe without a template")) };
-        let template = crate::template::Template::clone(&view.template);
-        let model = TemplateModel::new(&template.image, template.mask.as_deref(), &align_settings(config))
-            .map_err(|e| e.context(format!("template {} version {}", template.id, template.version)))?;
-        let decision = decide::Settings { zones: view.zones.clone(), ..prepared.decision };
-        return Ok(Product { template, model, decision });
+        return product_of(config, super::recipe::prepare(config, recipe)?);
     }
     let (folder, name) = (config.template_dir(), config.text("product.name"));
     let store = TemplateStore::open(&folder)?;
@@ -574,6 +571,19 @@ pub fn load_product(config: &Config) -> Result<Product> {
     let model = TemplateModel::new(&template.image, template.mask.as_deref(), &align_settings(config))
         .map_err(|e| e.context(format!("template {} version {}", template.id, template.version)))?;
     Ok(Product { template, model, decision: decision_settings(config) })
+}
+
+/// What frames are compared with, of a prepared recipe.
+///
+/// # Errors
+/// [`Kind::Data`] for a template that cannot be registered.
+fn product_of(config: &Config, prepared: crate::recipe::Prepared) -> Result<Product> {
+    let Some(view) = prepared.views.first() else { return Err(Error::internal("a prepared recipe without a template")) };
+    let template = crate::template::Template::clone(&view.template);
+    let model = TemplateModel::new(&template.image, template.mask.as_deref(), &align_settings(config))
+        .map_err(|e| e.context(format!("template {} version {}", template.id, template.version)))?;
+    let decision = decide::Settings { zones: view.zones.clone(), ..prepared.decision };
+    Ok(Product { template, model, decision })
 }
 
 /// Loads the network, checks it and warms it up.
@@ -629,31 +639,42 @@ fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Store> {
     Ok(store)
 }
 
-/// Whether the store can be opened, for `ssds check`; a store held by the running daemon is in order.
+/// Whether the store is in order, for `ssds check`; looks without changing anything, also beside a running daemon.
 ///
 /// # Errors
-/// As the store's opening.
+/// [`Kind::Data`] naming the damage, [`Kind::Config`] for another station's file, else the system's.
 pub fn check_store(config: &Config) -> Result<String> {
-    let folder = config.path("paths.state_dir");
-    let path = folder.join("ssds.db");
+    let path = config.path("paths.state_dir").join("ssds.db");
     if !path.exists() {
         return Ok(format!("{}: will be made at the first start", path.display()));
     }
-    match Store::open(&path, store_settings(config), Arc::new(SystemClock)) {
-        Ok((_, report)) => match report.damage {
-            None => Ok(format!(
-                "{}: last seq {}, {} events wait for the broker",
-                path.display(),
-                report.last_seq,
-                report.outbox_events
-            )),
-            Some(d) => {
-                Err(Error::data(format!("{}: was damaged ({}): {} kept, {} lost", path.display(), d.finding, d.kept, d.lost)))
-            }
-        },
-        Err(e) if e.kind() == Kind::TryAgain => Ok(format!("{}: in use by the running daemon", path.display())),
-        Err(e) => Err(e),
+    let (reader, station) = StoreReader::open_read_only(&path)?;
+    let name = config.text("station.name");
+    if station != name {
+        return Err(Error::config(format!("{}: belongs to station {station}, but station.name is {name}", path.display())));
     }
+    let found = reader.examine()?;
+    let mut damage: Vec<String> = found.finding.into_iter().collect();
+    if found.unreadable > 0 {
+        damage.push(format!("{} unacknowledged events do not match their checksum", found.unreadable));
+    }
+    if !damage.is_empty() {
+        let damage = damage.join("; ");
+        return Err(Error::data(format!(
+            "{}: damaged: {damage}; the next start keeps what decodes and raises the alarm spool_damaged for the rest",
+            path.display()
+        )));
+    }
+    let earlier = match found.set_aside {
+        0 => String::new(),
+        n => format!(", {n} damaged events were set aside earlier"),
+    };
+    Ok(format!(
+        "{}: last seq {}, {} events wait for the broker{earlier}",
+        path.display(),
+        reader.last_seq(),
+        reader.outbox_events()
+    ))
 }
 
 /// Whether a daemon holds this configuration's store.

@@ -7,6 +7,7 @@ use crate::frame::{Gray, Map};
 
 use super::library::{self, Library};
 use super::model::ModelFile;
+use super::parity::{self, Parity};
 use super::provider::Provider;
 use super::session::Runner;
 use super::start::start;
@@ -214,6 +215,21 @@ impl Detector {
         self.info = ModelInfo { fallbacks: std::mem::take(&mut self.info.fallbacks), ..info };
         self.reloads += 1;
         Ok(())
+    }
+
+    /// Runs the model's golden vector through the session in force and compares, as the start did.
+    ///
+    /// # Errors
+    /// [`Kind::Data`] with the figures when the session drifts; what a run answers. A model without a golden vector is only run
+    /// ([`Parity::Unverified`]).
+    pub fn verify(&mut self) -> Result<Parity> {
+        let (golden, batch) = (self.info.contract.golden.clone(), self.info.contract.fixed_batch.unwrap_or(1));
+        match (golden, self.info.parity) {
+            (Some(golden), Parity::Golden { tolerance, .. }) => {
+                parity::against_golden(&mut self.runner, &golden, batch, tolerance)
+            }
+            _ => self.warm_up().map(|()| Parity::Unverified),
+        }
     }
 
     fn compute(&mut self, pair: &Pair<'_>, zones: Option<&Gray>, out: &mut Map) -> Result<()> {

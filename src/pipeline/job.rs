@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::ledger::Token;
+use super::selftest::Probe;
 use super::trigger::Reply;
 use crate::align::{Registration, TemplateModel};
 use crate::clock::Timestamp;
@@ -175,6 +176,8 @@ pub struct Job {
     pub times: Times,
     /// When the pipeline took the frame.
     pub admitted: Instant,
+    /// No frame at all, but a self-test on its way.
+    pub probe: Option<Box<Probe>>,
 }
 
 impl Job {
@@ -203,6 +206,7 @@ impl Job {
             fault: None,
             times: Times::default(),
             admitted: Instant::now(),
+            probe: None,
         }
     }
 

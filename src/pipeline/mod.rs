@@ -8,6 +8,7 @@
 //!
 //! - Frames end once: [`ledger`] proves it. Queues hold [`job::Job`]s, whose pictures are recycled.
 //! - A stop closes the source; the end then flows through the queues. Frames not inspected by the drain limit are recorded as aborted.
+//! - A self-test ([`selftest`]) goes through the same queues between two frames and is no frame.
 //! - While results cannot be kept, the record stage holds what it has and tries again, and the source takes no frame.
 
 pub mod event;
@@ -15,6 +16,7 @@ pub mod frozen;
 pub mod job;
 pub mod ledger;
 pub mod overlay;
+pub mod selftest;
 pub mod source;
 pub mod stage;
 pub mod steps;
@@ -32,6 +34,7 @@ use self::frozen::Frozen;
 use self::job::{Fault, Job, Pool, Product};
 use self::ledger::Ledger;
 use self::overlay::OverlayWriter;
+use self::selftest::{Probe, Report};
 use self::source::{OpenCamera, Overload, Source};
 use self::stage::{Context, Pulse, Stage};
 use self::steps::ImageLimits;
@@ -171,6 +174,9 @@ pub struct Pipeline {
     drain_limit: Duration,
     clock: Arc<dyn Clock>,
     queues: Vec<(&'static str, Box<dyn Fn() -> usize + Send>, Gauge)>,
+    /// Self-tests on their way to the source.
+    probes: Sender<Box<Probe>>,
+    product: ActiveProduct,
     /// Reasons to take no frame.
     pub hold: Hold,
     /// Frame accounts.
@@ -235,7 +241,7 @@ impl Pipeline {
             None => None,
         };
         let recorder = Recorder {
-            store,
+            store: Some(store),
             station,
             committed,
             to_overlay,
@@ -262,8 +268,13 @@ impl Pipeline {
         let figures = InferFigures::new(&telemetry);
         stages.push(Stage::each("infer", &context, at_infer, to_decide, move |mut job: Box<Job>| {
             abort_when_over(&mut job, &own_drain, own_clock.as_ref());
-            steps::infer(&mut job, &mut detector);
-            figures.count(&job, &detector);
+            match &mut job.probe {
+                Some(probe) => probe.infer(&mut detector),
+                None => {
+                    steps::infer(&mut job, &mut detector);
+                    figures.count(&job, &detector);
+                }
+            }
             job
         })?);
 
@@ -272,6 +283,10 @@ impl Pipeline {
         let (own_drain, own_clock) = (drain.clone(), Arc::clone(&clock));
         let (limits, max_age) = (settings.limits, settings.max_age);
         stages.push(Stage::each("align", &context, at_align.clone(), to_infer, move |mut job: Box<Job>| {
+            if let Some(probe) = &mut job.probe {
+                probe.align(&mut aligner);
+                return job;
+            }
             abort_when_over(&mut job, &own_drain, own_clock.as_ref());
             let age = Duration::from_nanos(own_clock.mono_ns().saturating_sub(job.captured_mono_ns));
             if age > max_age {
@@ -284,7 +299,9 @@ impl Pipeline {
             job
         })?);
 
+        let ((probes, at_source), own_product) = (bounded(1), Arc::clone(&product));
         let source = Source {
+            probes: at_source,
             open: open_camera,
             timeout: settings.camera_timeout,
             overload: settings.overload,
@@ -306,7 +323,8 @@ impl Pipeline {
             telemetry,
         };
         stages.push(Stage::source("capture", move |pulse| source.run(pulse))?);
-        Ok(Self { stages, drain, drain_limit: settings.drain, clock, queues, hold, ledger, trigger })
+        let drain_limit = settings.drain;
+        Ok(Self { stages, drain, drain_limit, clock, queues, probes, product: own_product, hold, ledger, trigger })
     }
 
     /// The stages' signs of life.
@@ -326,6 +344,15 @@ impl Pipeline {
         for (_, length, gauge) in &self.queues {
             gauge.set(length() as f64);
         }
+    }
+
+    /// Sends a self-test through the line; the receiver gets its one report, or is disconnected when overload threw it out. None while
+    /// another one waits.
+    #[must_use]
+    pub fn self_test(&self) -> Option<Receiver<Report>> {
+        let (answer, report) = bounded(1);
+        let product = self.product.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        self.probes.try_send(Box::new(Probe::new(product, answer))).ok().map(|()| report)
     }
 
     /// Waits for the end that a stop has begun: first within the drain limit, then with frames being recorded as aborted. True when every
@@ -405,7 +432,8 @@ impl VerdictCounters {
 
 /// The record stage: commits, then tells the publisher and the overlay writer.
 struct Recorder {
-    store: Store,
+    /// There until the stage ends, which closes it in order.
+    store: Option<Store>,
     station: Station,
     committed: Box<dyn FnMut() + Send>,
     to_overlay: Option<(overlay::Keep, Sender<(Box<Job>, String)>)>,
@@ -429,6 +457,15 @@ impl Recorder {
     }
 
     fn record(&mut self, batch: &mut Vec<Box<Job>>, pulse: &Pulse) {
+        for mut job in batch.extract_if(.., |job| job.probe.is_some()) {
+            if let (Some(probe), Some(store)) = (job.probe.take(), &mut self.store) {
+                probe.finish(store, self.clock.as_ref());
+            }
+            self.pool.put(job);
+        }
+        if batch.is_empty() {
+            return;
+        }
         let clock_state = clock_state();
         // The queue has one sender, this one: room seen now stays room.
         let mut room = self.to_overlay.as_ref().map_or(0, |(_, q)| q.capacity().unwrap_or(0).saturating_sub(q.len()));
@@ -488,8 +525,10 @@ impl Recorder {
     fn commit(&mut self, pulse: &Pulse) -> bool {
         let mut pause = Duration::from_millis(20);
         let mut reported = Instant::now() - Duration::from_secs(60);
+        // The stage's end alone takes the store away.
+        let Some(store) = &mut self.store else { return false };
         loop {
-            match self.store.record(&mut self.events) {
+            match store.record(&mut self.events) {
                 Ok(_) => {
                     let inspected = self.events.iter().any(|e| e.verdict != Verdict::Error);
                     let recovered = self.hold.set(Hold::STORE, false);
@@ -537,6 +576,14 @@ fn part_of<'a>(event: &'a InspectionEvent, job: &'a Job) -> Part<'a> {
         _ => None,
     };
     Part { event, frame: &job.image, blobs: job.decision.as_ref().map_or(&[][..], |d| &d.blobs[..]), outline }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Some(Err(e)) = self.store.take().map(Store::close) {
+            log::error!("store: {e:#}; the results in it are safe");
+        }
+    }
 }
 
 /// The log line of one part: verdict, pose, defects, milliseconds a stage.

@@ -19,6 +19,7 @@ use super::Hold;
 use super::frozen::Frozen;
 use super::job::{Job, Pool, Product};
 use super::ledger::Ledger;
+use super::selftest::Probe;
 use super::stage::{Pulse, duration_of, send_waiting};
 use super::trigger::Order;
 use crate::capture::guard::Guarded;
@@ -76,6 +77,8 @@ pub struct Source {
     pub answered: Sender<Box<Job>>,
     /// What frames are compared with.
     pub product: Arc<std::sync::RwLock<Option<Arc<Product>>>>,
+    /// Self-tests to be put between two frames.
+    pub probes: Receiver<Box<Probe>>,
     /// Reasons to take no frame.
     pub hold: Hold,
     /// Software triggers.
@@ -209,6 +212,7 @@ impl Source {
                 }
                 return Ok(Ended::Stop);
             }
+            self.pass_probe(pulse);
             if self.hold.any() && pending.is_none() {
                 // Given just before the hold began; by its end another part lies there.
                 while let Ok(order) = self.orders.try_recv() {
@@ -289,6 +293,15 @@ impl Source {
                     return Ok(Ended::EndOfStream);
                 }
             }
+        }
+    }
+
+    /// Puts a waiting self-test in the line's first queue.
+    fn pass_probe(&self, pulse: &Pulse) {
+        if let Ok(probe) = self.probes.try_recv() {
+            let mut job = self.pool.take();
+            job.probe = Some(probe);
+            send_waiting(&self.output, job, pulse);
         }
     }
 
@@ -420,6 +433,7 @@ impl Source {
             if !self.wait_step(pulse) {
                 return true;
             }
+            self.pass_probe(pulse);
             self.clock.sleep(Duration::from_millis(20).min(how_long));
         }
         self.shutdown.asked()

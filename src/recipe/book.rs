@@ -117,6 +117,39 @@ impl Book {
         self.active()?.map(|a| self.load(&a.sha256)).transpose()
     }
 
+    /// The recipe of `product` that was in force last, the one now in force included.
+    ///
+    /// # Errors
+    /// As [`Book::active`]; recipes that do not read any more are passed over.
+    pub fn last_of(&self, product: &str) -> Result<Option<Recipe>> {
+        let Some(active) = self.active()? else { return Ok(None) };
+        let newest_first = std::iter::once(&active.sha256).chain(active.before.iter().rev());
+        let mut known = newest_first.filter_map(|sha256| self.load(sha256).map_err(|e| log::warn!("{e:#}")).ok());
+        Ok(known.find(|recipe| recipe.product == product))
+    }
+
+    /// The recipe applied here whose hash begins with `prefix` (8 to 64 hexadecimal digits).
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when `prefix` is no such text or several recipes have it; [`Kind::Missing`] when none has; as [`Book::load`].
+    pub fn find(&self, prefix: &str) -> Result<Recipe> {
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !(8..=64).contains(&prefix.len()) || !digits(prefix) {
+            return Err(Error::new(Kind::Usage, format!("a recipe's hash must be 8 to 64 of 0-9, a-f, got {prefix:?}")));
+        }
+        let applied = self.root.join("applied");
+        let entries = fs::read_dir(&applied).map_err(|e| Error::io(format!("recipe book {}", applied.display()), e))?;
+        let mut found: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(prefix) && name.len() == 64 && digits(name))
+            .collect();
+        match (found.pop(), found.len()) {
+            (Some(only), 0) => self.load(&only),
+            (Some(_), more) => Err(Error::new(Kind::Usage, format!("{} recipes begin with {prefix}", more + 1))),
+            (None, _) => Err(Error::new(Kind::Missing, format!("no recipe {prefix} was ever applied here"))),
+        }
+    }
+
     /// A recipe by its hash.
     ///
     /// # Errors

@@ -108,6 +108,7 @@ impl Line {
                 open()
             }),
             timeout: Duration::from_millis(1000),
+            probes: crossbeam_channel::never(),
             overload: Overload::Wait,
             trigger: "free_run",
             ledger: ledger.clone(),
@@ -328,6 +329,7 @@ fn a_sixth_restart_within_a_minute_waits() {
     let source = Source {
         open: Arc::new(|| Err(Error::unavailable("none"))),
         timeout: Duration::from_secs(1),
+        probes: crossbeam_channel::never(),
         overload: Overload::Wait,
         trigger: "free_run",
         ledger: line.ledger.clone(),
