@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod commands;
 mod deploy;
 mod faults;
+mod guide;
 mod http;
 mod line;
 mod messages;
@@ -13,6 +15,8 @@ mod network;
 mod offline;
 #[path = "onnx_fixture.rs"]
 mod onnx_fixture;
+mod spool;
+
 mod support;
 mod tidy;
 #[cfg(feature = "train")]

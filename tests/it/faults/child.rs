@@ -11,7 +11,7 @@ use ssds::publish::PublishSettings;
 use ssds::record::event::InspectionEvent;
 use ssds::record::store::StoreReader;
 
-use super::station::{Report, event, open, publish, settings};
+use super::station::{Report, event, memory_kib, open, publish, settings};
 use crate::mqtt::subscriber::Subscriber;
 use crate::mqtt::until;
 
@@ -53,6 +53,9 @@ fn child_process() {
         publisher.notify();
         let lines: String = batch.iter().map(|e| format!("recorded {} {}\n", e.seq, e.event_id)).collect();
         log.write_all(lines.as_bytes()).unwrap();
+        if n % 32 == 0 {
+            writeln!(log, "memory {}", memory_kib()).unwrap();
+        }
         clock.sleep(Duration::from_millis(5));
     }
 }
@@ -111,6 +114,19 @@ impl Children {
         self.lines("full ").len()
     }
 
+    /// Largest growth of one process from its first commit on.
+    fn growth_kib(&self) -> u64 {
+        let (mut first, mut growth) = (None, 0);
+        for line in self.lines("") {
+            if line == "started" {
+                first = None;
+            } else if let Some(now) = line.strip_prefix("memory ").and_then(|n| n.parse::<u64>().ok()) {
+                growth = growth.max(now.saturating_sub(*first.get_or_insert(now)));
+            }
+        }
+        growth
+    }
+
     fn lines(&self, prefix: &str) -> Vec<String> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         // A line that the kill cut short says nothing.
@@ -140,6 +156,7 @@ impl Children {
             assert_eq!(recorded[seq.parse::<usize>().unwrap() - 1].1, id, "a recorded result is not in the spool");
         }
         // Every process made at least one connection; cuts by the test made more. Each may repeat a window.
+        report.growth_kib = self.growth_kib();
         report.connections = self.spawned + report.connections + self.full() as u64 * 16;
         report.compare(&recorded, subscriber);
     }

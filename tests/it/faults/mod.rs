@@ -2,8 +2,8 @@
 //! disks, jumping clocks. After each run the subscriber's messages together must hold every number that was recorded, under one event id
 //! each, first seen in order, with no more repeats than the in-flight window allows for each new connection.
 //!
-//! The short form runs with the other tests. The long form, `FAULTS=300 cargo test --test it faults:: -- --nocapture --test-threads=1`
-//! (`make fault-test`), does that many of each kind (a sixth of it where one fault takes seconds) and prints the table of
+//! The short form runs with the other tests. The long form, `FAULTS=300 cargo test --test it faults:: -- --nocapture --test-threads=12`
+//! (`make fault-test`: all kinds side by side, as each mostly waits), does that many of each kind (a sixth of it where one fault takes seconds) and prints the table of
 //! `docs/bench/faults.md`; `FAULTS_REPORT=FILE` appends the rows there.
 
 mod child;

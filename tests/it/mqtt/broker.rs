@@ -93,6 +93,11 @@ impl Mosquitto {
         SystemClock.sleep(time);
     }
 
+    /// SIGHUP: reads passwords and access lists anew.
+    pub fn reload(&self) {
+        self.signal("-HUP");
+    }
+
     fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
