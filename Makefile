@@ -79,7 +79,9 @@ test: deps-test runtime ## every test: unit, integration with a real mosquitto, 
 	ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --lib --bins --test it
 .PHONY: fault-test
 fault-test: deps-test runtime ## the fault harness in its long form (FAULTS=300): broker and daemon killed at random moments, counts and the 95 % bound
-	FAULTS=$(or $(FAULTS),300) ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it faults:: -- --nocapture --test-threads=12
+	$(CARGO) test --locked --features $(TEST_FEATURES) --test it --no-run
+	$(CARGO) test --locked --features $(TEST_FEATURES) --test it faults:: -- --list 2>/dev/null | sed -n 's/: test$$//p' | \
+	    FAULTS=$(or $(FAULTS),300) xargs -P 12 -I{} $(CARGO) test --locked --features $(TEST_FEATURES) --test it -- --exact {} --nocapture
 .PHONY: test-v4l2 camera-cycles
 test-v4l2: deps-test runtime ## the program on the kernel's virtual camera in a QEMU guest; says so where it has to be skipped
 	@scripts/install-packages.sh guest || echo "test-v4l2: going on without them"

@@ -2,8 +2,8 @@
 //! disks, jumping clocks. After each run the subscriber's messages together must hold every number that was recorded, under one event id
 //! each, first seen in order, with no more repeats than the in-flight window allows for each new connection.
 //!
-//! The short form runs with the other tests. The long form, `FAULTS=300 cargo test --test it faults:: -- --nocapture --test-threads=12`
-//! (`make fault-test`: all kinds side by side, as each mostly waits), does that many of each kind (a sixth of it where one fault takes seconds) and prints the table of
+//! The short form runs with the other tests. The long form, `make fault-test FAULTS=300`, does that many of each kind (a sixth of it
+//! where one fault takes seconds), each kind in a process of its own so that its memory is its own, and prints the table of
 //! `docs/bench/faults.md`; `FAULTS_REPORT=FILE` appends the rows there.
 
 mod child;
@@ -250,8 +250,9 @@ fn a_daemon_killed() {
 #[test]
 fn a_disk_that_fills() {
     let Some(mut rig) = Rig::new(20, "allow_anonymous true", "") else { return };
-    let Some(disk) = station::SmallDisk::mount(rig.folder.path(), 12 << 20) else { return };
     let n = count(2, 6);
+    // Every result of the run stays in the file, to be compared at the end: the disk must be full by the ballast alone.
+    let Some(disk) = station::SmallDisk::mount(rig.folder.path(), (12 + 4 * n) << 20) else { return };
     let mut children = child::Children::new(disk.path(), rig.gate.port);
     children.log_to(rig.folder.path());
     let mut running = children.spawn();
