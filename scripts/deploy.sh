@@ -19,7 +19,7 @@ set -euo pipefail
 fail() { code=$1; shift; echo "deploy: $*" >&2; exit "$code"; }
 root=$(cd "$(dirname "$0")/.." && pwd)
 dry=no package='' name=ssds way=release limit=180 online=yes host=
-ssh=(-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=10)
+ssh=(-o BatchMode=yes -o ConnectTimeout=60 -o ServerAliveInterval=10)
 while [ $# -gt 0 ]; do
     case $1 in
         --dry-run) dry=yes; shift ;;

@@ -157,7 +157,7 @@ fn running(daemon: &Value) -> Vec<Finding> {
         None => {
             let m = &daemon["model"];
             let text =
-                format!("{} {} on {} {}", word(&m["name"]), word(&m["version"]), word(&m["provider"]), word(&m["precision"]));
+                format!("{} {} on {} {}", word(&m["model"]), word(&m["version"]), word(&m["provider"]), word(&m["precision"]));
             Finding::new("model", State::Ok, format!("{text} (asked of the running daemon)"))
         }
         Some(why) => Finding::new("model", State::Fault, why),
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_running_daemon_is_asked() {
-        let daemon = serde_json::json!({"state": "preoperational", "reasons": ["camera: top (/dev/video0): no frame"], "model": {"name": "ssds", "provider": "cpu"},
+        let daemon = serde_json::json!({"state": "preoperational", "reasons": ["camera: top (/dev/video0): no frame"], "model": {"model": "ssds", "provider": "cpu"},
             "mqtt": {"link": "refused", "reason": "tls", "message": "bad certificate", "broker": "mqtts://b:8883", "outbox_events": 3}});
         let findings = running(&daemon);
         let of = |what: &str| findings.iter().find(|f| f.what == what).unwrap();

@@ -128,7 +128,8 @@ pub(super) fn disk(config: &Config) -> Vec<Finding> {
 fn room(key: &str, folder: &Path) -> Finding {
     let what = "disk";
     // A folder that is still to be made lies on the disk of its nearest parent.
-    let Some(there) = folder.ancestors().find(|f| f.exists()) else {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+    let Some(there) = absolute.ancestors().find(|f| f.exists()) else {
         return Finding::new(what, State::Fault, format!("{key} {}: no such place", folder.display()));
     };
     let stat = match rustix::fs::statvfs(there) {
