@@ -5,6 +5,7 @@ SHELL := /bin/bash
 ORT_VERSION  := 1.31.1
 RUNTIME      := runtime
 ORT_LIB      := $(RUNTIME)/libonnxruntime.so.$(ORT_VERSION)
+CHECKER      := $(RUNTIME)/checker/python
 DEMO_SECONDS ?= 0
 DEMO_DIR     ?= demo-out
 CARGO        ?= cargo
@@ -26,6 +27,11 @@ $(ORT_LIB): scripts/fetch-onnxruntime.sh
 	@scripts/fetch-onnxruntime.sh $(RUNTIME)
 .PHONY: runtime
 runtime: $(ORT_LIB) ## ONNX Runtime's CPU library into runtime/ (from the PyPI wheel, by pinned checksum)
+
+$(CHECKER): scripts/fetch-checker.sh
+	@scripts/fetch-checker.sh $(RUNTIME)/checker
+.PHONY: checker
+checker: $(CHECKER) ## a Python with onnx.checker and ONNX Runtime in runtime/checker/, for the tests of exported models
 
 # -- build ----------------------------------------------------------------------------------------------------------------------
 .PHONY: build train
@@ -75,8 +81,8 @@ test-board: ## the whole of it on a virtual aarch64 board with a virtual camera 
 
 # -- checks ---------------------------------------------------------------------------------------------------------------------
 .PHONY: test fmt clippy deny docs check
-test: deps-test runtime ## every test: unit, integration with a real mosquitto, trainer smoke run
-	ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --lib --bins --test it
+test: deps-test runtime checker ## every test: unit, integration with a real mosquitto, trainer smoke run
+	ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) SSDS_PYTHON=$(abspath $(CHECKER)) $(CARGO) test --locked --features $(TEST_FEATURES) --lib --bins --test it
 .PHONY: fault-test
 fault-test: deps-test runtime ## the fault harness in its long form (FAULTS=300): broker and daemon killed at random moments, counts and the 95 % bound
 	$(CARGO) test --locked --features $(TEST_FEATURES) --test it --no-run

@@ -126,6 +126,10 @@ settings! {
     /// Side of the square pictures, px.
     size_px: usize = 128, 32..=2048;
 
+    // -- recipe
+    /// Share of pairs that the paper's recipe makes instead of the wide one.
+    paper_share: f32 = 0.0, 0..=1;
+
     // -- scene
     /// Weights of the scene families: abstract shapes, routed board, traces and pads, buses, components, mixture.
     scene_weights: Vec<f32> = vec![0.17, 0.22, 0.24, 0.10, 0.09, 0.18], 0..=1;
@@ -199,10 +203,11 @@ settings! {
     stain_share: f32 = 0.06, 0..=1;
 
     // -- truth
-    /// Contrast between the frame with and without its defects, before lighting, from which a pixel counts as defective.
+    /// Contrast between the frame with and without its defects, before lighting, from which a place counts as changed; a pixel is
+    /// defective when at least half of its area is.
     label_contrast: f32 = 0.08, 0.01..=0.5;
     /// Defects of fewer pixels than this are not scored.
-    speck_px: usize = 12, 0..=1000;
+    speck_px: usize = 8, 0..=1000;
     /// Defects whose mean contrast in the finished frame, but for its noise, is less than this are not scored: nobody could see them.
     visible_contrast: f32 = 0.025, 0..=0.5;
     /// The same as a multiple of the frame's noise.
@@ -212,7 +217,13 @@ settings! {
     /// Share of pairs without texture among scenes of two grays.
     plain_two_tone_share: f32 = 0.7, 0..=1;
     /// Share of pairs thresholded to two tones, as optical inspection machines record them.
-    binarised_share: f32 = 0.25, 0..=1;
+    binarised_share: f32 = 0.3, 0..=1;
+    /// Share of those whose pictures were blurred and noisy before the threshold: their edges carry single stray pixels.
+    grainy_share: f32 = 0.6, 0..=1;
+    /// Standard deviation of the blur before the threshold, px.
+    grain_blur_px: [f32; 2] = [0.4, 1.1], 0.1..=5;
+    /// Standard deviation of the noise before the threshold, as a share of the picture's contrast.
+    grain_noise: [f32; 2] = [0.01, 0.08], 0..=0.3;
     /// Share of pairs with changed lighting.
     light_share: f32 = 0.7, 0..=1;
     /// Strength of the frame's lighting changes (1 = the ranges below).

@@ -43,6 +43,29 @@ pub(crate) fn from_mask(width: usize, height: usize, defective: &[bool], speck_p
     out
 }
 
+/// The same for soft outlines: `covered` are the pixels of which at least half changed, `touched` those that look different at all.
+/// [`DEFECT`] is what is covered; of the rest of `touched`, the rim of a defect is [`GOOD`] (the outline runs where half a pixel is
+/// covered) and what belongs to no scored defect is [`NOT_SCORED`].
+pub(crate) fn from_coverage(
+    width: usize,
+    height: usize,
+    (touched, covered): (&[bool], &[bool]),
+    speck_px: usize,
+    seen: Option<(&[f32], f32)>,
+) -> Gray {
+    let mut out = from_mask(width, height, covered, speck_px, seen);
+    let rim: Vec<usize> = (0..touched.len()).filter(|i| touched[*i] && !covered[*i]).collect();
+    let at_a_defect = |i: usize| {
+        let (x, y) = (i % width, i / width);
+        (y.saturating_sub(1)..(y + 2).min(height)).any(|v| out.row(v)[x.saturating_sub(1)..(x + 2).min(width)].contains(&DEFECT))
+    };
+    let apart: Vec<usize> = rim.into_iter().filter(|i| !at_a_defect(*i)).collect();
+    for i in apart {
+        out.data_mut()[i] = NOT_SCORED;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +86,20 @@ mod tests {
         let seen: Vec<f32> = (0..100).map(|i| if i < 50 { 0.01 } else { 0.2 }).collect();
         let label = from_mask(10, 10, &mask, 2, Some((&seen, 0.05)));
         assert_eq!((label.data()[0], label.data()[88]), (128, 255));
+    }
+
+    #[test]
+    fn the_rim_of_a_defect_is_good_and_what_is_too_faint_for_one_is_not_scored() {
+        let square = |low: usize, high: usize| -> Vec<bool> {
+            (0..144).map(|i| (low..high).contains(&(i % 12)) && (low..high).contains(&(i / 12))).collect()
+        };
+        let (mut touched, covered) = (square(2, 7), square(3, 6));
+        // a faint speck far off, touched but nowhere covered
+        touched[10 * 12 + 10] = true;
+        let label = from_coverage(12, 12, (&touched, &covered), 4, None);
+        assert_eq!((label.get(4, 4), label.get(2, 2), label.get(6, 4), label.get(10, 10)), (DEFECT, GOOD, GOOD, NOT_SCORED));
+        // a defect that is a speck: its rim is not scored either
+        let label = from_coverage(12, 12, (&touched, &covered), 20, None);
+        assert_eq!((label.get(4, 4), label.get(2, 2)), (NOT_SCORED, NOT_SCORED));
     }
 }

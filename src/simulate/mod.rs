@@ -75,6 +75,8 @@ pub struct Sample {
 pub fn sample(config: &Config, seed: u64, index: u64) -> Sample {
     let mut draw = random::Draw::new(seed, index);
     match config.preset {
+        // a share of 0 draws nothing, so that it leaves every other pair as it was
+        Preset::Wide if config.paper_share > 0.0 && draw.chance(config.paper_share) => paper::paper(config, &mut draw),
         Preset::Wide => pair::wide(config, &mut draw),
         Preset::Paper => paper::paper(config, &mut draw),
     }

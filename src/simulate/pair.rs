@@ -206,10 +206,14 @@ pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
     let frame_moves: Vec<&Displacement> = frame_roughness.iter().chain(&distortion).collect();
     // Which of the two pictures carries the misfit makes no difference to the network but to what its borders show.
     let [mut template] = warp([&base], Misfit::NONE, &template_moves, size, repeat_template);
-    let [mut clean_frame, mut frame] = warp([&good, &bad], misfit, &frame_moves, size, repeat && !repeat_template);
-
     let contrast = config.label_contrast;
-    let mut defective: Vec<bool> = clean_frame.data().iter().zip(frame.data()).map(|(g, b)| (g - b).abs() > contrast).collect();
+    let mut changed = bad.clone();
+    changed.data_mut().iter_mut().zip(good.data()).for_each(|(b, g)| *b = if (*b - g).abs() > contrast { 1.0 } else { 0.0 });
+    let [mut clean_frame, mut frame, coverage] =
+        warp([&good, &bad, &changed], misfit, &frame_moves, size, repeat && !repeat_template);
+
+    let mut touched: Vec<bool> = clean_frame.data().iter().zip(frame.data()).map(|(g, b)| (g - b).abs() > contrast).collect();
+    let mut covered: Vec<bool> = coverage.data().iter().zip(&touched).map(|(c, t)| *t && *c >= 0.5).collect();
 
     // Imaging.
     if !(scene.two_tone && draw.chance(config.plain_two_tone_share)) {
@@ -228,11 +232,26 @@ pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
     if binarised {
         let (low, high) = template.data().iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
         let threshold = low + (high - low) * draw.uniform(0.4, 0.6);
+        if draw.chance(config.grainy_share) {
+            let (sigma, amount) = (draw.within(config.grain_blur_px), draw.within(config.grain_noise) * (high - low));
+            let mut grain = Map::new(size, size);
+            photometry::noise(draw, &mut grain, amount);
+            for map in [&mut template, &mut clean_frame, &mut frame] {
+                photometry::blur(map, sigma);
+            }
+            photometry::noise(draw, &mut template, amount);
+            // the frame with and without its defects is one exposure
+            for map in [&mut clean_frame, &mut frame] {
+                map.data_mut().iter_mut().zip(grain.data()).for_each(|(v, n)| *v += n);
+            }
+        }
         for map in [&mut template, &mut clean_frame, &mut frame] {
             binarise(map, threshold);
         }
-        for ((d, g), b) in defective.iter_mut().zip(clean_frame.data()).zip(frame.data()) {
-            *d &= g != b;
+        for (i, (g, b)) in clean_frame.data().iter().zip(frame.data()).enumerate() {
+            // two tones have no soft outline
+            touched[i] &= g != b;
+            covered[i] = touched[i];
         }
         if draw.chance(0.5) {
             for v in template.data_mut().iter_mut().chain(frame.data_mut()) {
@@ -266,7 +285,7 @@ pub(crate) fn wide(config: &Config, draw: &mut Draw) -> Sample {
         photometry::jpeg(&mut frame, draw.within(config.jpeg_quality));
     }
     let least = config.visible_contrast.max(config.visible_noise * sigma);
-    let mut label = label::from_mask(size, size, &defective, config.speck_px, Some((&seen, least)));
+    let mut label = label::from_coverage(size, size, (&touched, &covered), config.speck_px, Some((&seen, least)));
     let part_cover = draw.chance(config.part_cover_share);
     if part_cover {
         uncover(draw, &mut template, &frame, &mut label);

@@ -1,5 +1,6 @@
 //! Section III-D of the paper taken literally: simple bright shapes on black, drawn twice with a pixel of jitter, then registered with
-//! a small residual; added shapes are the only defects and cover at most about one percent; no lighting, no noise.
+//! a small residual; added shapes are the only defects and cover at most about one percent; no lighting, no noise. White added to white
+//! changes nothing: as in the wide recipe only what differs is labelled (a sixth of the added area on average lies on designed shapes).
 
 use super::config::Config;
 use super::random::Draw;
@@ -105,15 +106,13 @@ pub(crate) fn paper(config: &Config, draw: &mut Draw) -> Sample {
         }
     }
     let corner = [draw.whole(0, side - size), draw.whole(0, side - size)];
-    let mut frame = good;
-    let mut mask = Map::new(side, side);
+    let mut frame = good.clone();
     let mut defects = 0;
     if !draw.chance(config.clean_share) {
         for (form, zoom) in added.iter().cycle().take(added.len() * repeats) {
             if draw.chance(0.7) {
                 let at = place(draw, *zoom);
                 put(&mut frame, *form, at);
-                put(&mut mask, *form, at);
                 defects += 1;
             }
         }
@@ -122,9 +121,10 @@ pub(crate) fn paper(config: &Config, draw: &mut Draw) -> Sample {
     let shift = [draw.normal(0.5), draw.normal(0.5)];
     let template = turned(&template, angle, shift);
     let crop = |map: &Map| Gray::from_fn(size, size, |x, y| (map.get(corner[0] + x, corner[1] + y) * 255.0 + 0.5) as u8);
-    let mask: Vec<bool> = crop(&mask).data().iter().map(|v| *v > 127).collect();
-    let label = label::from_mask(size, size, &mask, config.speck_px, None);
+    let frame = crop(&frame);
+    let changed: Vec<bool> = crop(&good).data().iter().zip(frame.data()).map(|(g, f)| g != f).collect();
+    let label = label::from_mask(size, size, &changed, config.speck_px, None);
     let clean = label.data().iter().all(|v| *v != super::DEFECT);
     let notes = Notes { two_tone: true, defects, misfit_px: 0.5, shift_px: shift, ..Notes::default() };
-    Sample { template: crop(&template), frame: crop(&frame), label, clean, notes }
+    Sample { template: crop(&template), frame, label, clean, notes }
 }

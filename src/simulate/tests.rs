@@ -30,6 +30,19 @@ fn the_same_arguments_give_the_same_bytes_in_any_order_and_on_any_thread() {
     assert_eq!(distinct.len(), 24);
 }
 
+/// Pairs 0..5 of seed 11 at 64 px. A change here is a change of every training: say so in the changelog.
+#[test]
+fn pairs_are_the_same_on_every_machine() {
+    let wanted = [
+        (Preset::Wide, ["8a7e1df6bfb9", "55cc8d48f609", "4642bfb555c8", "13108998e6b5", "c3219f8761fb"]),
+        (Preset::Paper, ["f3cc10313642", "79e695c8d895", "5f91b42dbca5", "6a58b5c8520c", "cf881816434d"]),
+    ];
+    for (preset, hashes) in wanted {
+        let found: Vec<String> = (0..5).map(|i| hash(&sample(&small(preset), 11, i))).collect();
+        assert_eq!(found, hashes, "{preset}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
@@ -74,15 +87,35 @@ proptest! {
             ..small(Preset::Wide)
         };
         let s = sample(&still, seed, index);
-        for ((t, f), l) in s.template.data().iter().zip(s.frame.data()).zip(s.label.data()) {
+        for (i, ((t, f), l)) in s.template.data().iter().zip(s.frame.data()).zip(s.label.data()).enumerate() {
             let difference = (f32::from(*t) - f32::from(*f)).abs() / 255.0;
             // One level of rounding either way.
             if *l == GOOD {
-                prop_assert!(difference <= still.label_contrast + 1.0 / 255.0, "good, yet differs by {}", difference);
+                // Along a defect's outline a pixel may differ for its smaller part.
+                let (x, y) = (i % 64, i / 64);
+                let rim = (y.saturating_sub(1)..(y + 2).min(64))
+                    .any(|v| s.label.row(v)[x.saturating_sub(1)..(x + 2).min(64)].contains(&DEFECT));
+                prop_assert!(rim || difference <= still.label_contrast + 1.0 / 255.0, "good, yet differs by {}", difference);
             } else {
                 prop_assert!(difference >= still.label_contrast - 1.0 / 255.0, "labelled, yet differs by {}", difference);
             }
         }
+    }
+
+    #[test]
+    fn the_papers_recipe_labels_only_what_can_be_seen(seed in any::<u64>(), index in 0u64..1000) {
+        // its template is turned a little: what is white there for a pixel around cannot be an added shape's white
+        let s = sample(&small(Preset::Paper), seed, index);
+        for (i, l) in s.label.data().iter().enumerate() {
+            if *l == DEFECT {
+                prop_assert_eq!(s.frame.data()[i], 255);
+            }
+        }
+        let hidden = |i: usize| {
+            let (x, y) = (i % 64, i / 64);
+            (y.saturating_sub(4)..(y + 5).min(64)).all(|v| s.template.row(v)[x.saturating_sub(4)..(x + 5).min(64)].iter().all(|t| *t == 255))
+        };
+        prop_assert!((0..64 * 64).all(|i| s.label.data()[i] != DEFECT || !hidden(i)), "white on white is labelled");
     }
 
     #[test]

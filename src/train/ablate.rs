@@ -25,12 +25,13 @@ use crate::train::validate::score;
 type Variant = (&'static str, fn(&mut TrainConfig));
 
 /// What is compared; the first is the whole recipe.
-const VARIANTS: [Variant; 6] = [
-    ("SSDS (both stages, L_irr, BCE + Dice + MSE, wide simulation)", |_| {}),
+const VARIANTS: [Variant; 7] = [
+    ("SSDS (both stages, L_irr, BCE + Dice + MSE, wide simulation with a share of the paper's)", |_| {}),
     ("without L_irr", |c| c.loss.irrelevance = 0.0),
     ("L_irr ten times stronger", |c| c.loss.irrelevance *= 10.0),
     ("without mask stage (N_d alone)", |c| c.single_stage = true),
     ("L_def = MSE alone, as in the paper", |c| (c.loss.mse, c.loss.bce, c.loss.dice) = (1.0, 0.0, 0.0)),
+    ("wide simulation alone", |c| c.simulation.paper_share = 0.0),
     ("simulation of the paper", |c| c.simulation.preset = simulate::Preset::Paper),
 ];
 

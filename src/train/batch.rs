@@ -12,6 +12,7 @@ use rand::{Rng as _, SeedableRng};
 use rand_pcg::Pcg64;
 
 use crate::error::{Error, Result};
+use crate::score::components::label8;
 use crate::simulate::{self, Sample};
 use crate::train::config::TrainConfig;
 use crate::train::spec::STANDARDISE_EPSILON;
@@ -27,7 +28,7 @@ pub struct Batch {
     pub pair: Vec<f32>,
     /// 1 = defect, 0 = good, [n, 1, crop, crop].
     pub label: Vec<f32>,
-    /// 1 = counts, 0 = not scored, [n, 1, crop, crop].
+    /// 1 = counts, 0 = not scored, above 1 = a pixel of a small defect, [n, 1, crop, crop].
     pub weight: Vec<f32>,
 }
 
@@ -75,6 +76,24 @@ fn order(seed: u64, stage: u64, pass: u64, pool: usize) -> Vec<usize> {
     out
 }
 
+/// Area from which on a defect's pixels count as others do, px.
+const LARGE_PX: f32 = 64.0;
+
+/// Raises the weight of small defects' pixels with the square root of how much smaller they are than [`LARGE_PX`], up to `most`: a defect
+/// of 16 pixels is as bad as one of 64, but four times as easily forgotten by a sum over pixels.
+fn emphasise(most: f32, crop: usize, label: &[f32], weight: &mut [f32]) {
+    let components = label8(crop, crop, |i| label[i] > 0.5);
+    let mut area = vec![0f32; components.count + 1];
+    for l in &components.labels {
+        area[*l as usize] += 1.0;
+    }
+    for (w, l) in weight.iter_mut().zip(&components.labels) {
+        if *l > 0 {
+            *w *= (LARGE_PX / area[*l as usize]).sqrt().clamp(1.0, most);
+        }
+    }
+}
+
 /// Adds one crop of `sample` to `batch`, cut and changed by `rng`.
 fn add_crop(config: &TrainConfig, sample: &Sample, crop: usize, rng: &mut Pcg64, batch: &mut Batch) {
     let (w, h) = sample.frame.size();
@@ -119,8 +138,9 @@ fn add_crop(config: &TrainConfig, sample: &Sample, crop: usize, rng: &mut Pcg64,
             batch.weight.push(f32::from(u8::from(label != simulate::NOT_SCORED)));
         }
     }
+    let at = batch.label.len() - crop * crop;
+    emphasise(config.small_defect_weight, crop, &batch.label[at..], &mut batch.weight[at..]);
     if let Some((nx, ny, limit, black)) = uncovered {
-        let at = batch.label.len() - crop * crop;
         let centre = (crop as f32 - 1.0) * 0.5;
         for y in 0..crop {
             for x in 0..crop {
@@ -348,8 +368,10 @@ mod tests {
                 let deviation = (plane.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 1024.0).sqrt();
                 assert!(mean.abs() < 1e-4 && deviation < 1.0, "{mean} {deviation}");
             }
-            assert!(batch.label.iter().chain(&batch.weight).all(|v| *v == 0.0 || *v == 1.0));
-            assert!(batch.label.iter().zip(&batch.weight).all(|(l, w)| *l == 0.0 || *w == 1.0));
+            assert!(batch.label.iter().all(|v| *v == 0.0 || *v == 1.0));
+            let most = config().small_defect_weight;
+            let fits = |l: f32, w: f32| if l == 0.0 { w == 0.0 || w == 1.0 } else { (1.0..=most).contains(&w) };
+            assert!(batch.label.iter().zip(&batch.weight).all(|(l, w)| fits(*l, *w)));
         }
     }
 
@@ -378,6 +400,19 @@ mod tests {
             shapes.insert((0..1024).find(|i| batch.label[*i] == 1.0));
         }
         assert!(shapes.len() > 10, "crops hardly differ: {shapes:?}");
+    }
+
+    #[test]
+    fn small_defects_weigh_more() {
+        // 4, 16 and 100 pixels
+        let square = |x: usize, y: usize| match (x, y) {
+            (1..=2, 1..=2) | (8..=11, 1..=4) | (1..=10, 10..=19) => 1.0,
+            _ => 0.0,
+        };
+        let label: Vec<f32> = (0..24 * 24).map(|i| square(i % 24, i / 24)).collect();
+        let mut weight = vec![1.0; label.len()];
+        emphasise(2.5, 24, &label, &mut weight);
+        assert_eq!((weight[24 + 1], weight[24 + 8], weight[10 * 24 + 1], weight[0]), (2.5, 2.0, 1.0, 1.0));
     }
 
     #[test]

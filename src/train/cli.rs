@@ -15,6 +15,8 @@ use crate::train::config::{DeviceKind, TrainConfig};
 use crate::train::engine::Engine;
 use crate::train::evaluate::Marker;
 use crate::train::export;
+use crate::train::init::{Init, describe};
+use crate::train::measure::measure;
 use crate::train::run::{self, Ending, RunOptions};
 use crate::train::spec::Preset;
 
@@ -47,6 +49,30 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         min_area: usize,
     },
+    /// Measures simulation, steps and memory on this machine.
+    Measure {
+        /// Settings in TOML.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Size of the network.
+        #[arg(long, value_enum)]
+        preset: Option<Preset>,
+        /// Where tensors are computed.
+        #[arg(long, value_enum)]
+        device: Option<DeviceKind>,
+        /// Steps to time.
+        #[arg(long, default_value_t = 10)]
+        steps: usize,
+        /// Pairs to simulate.
+        #[arg(long, default_value_t = 400)]
+        pairs: u64,
+        /// Threads that simulate.
+        #[arg(long, default_value_t = 2)]
+        simulation_threads: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Says what a checkpoint holds.
     Inspect {
         /// The checkpoint.
@@ -65,6 +91,9 @@ struct TrainArgs {
     /// Goes on with the run in --out.
     #[arg(long, conflicts_with_all = ["config", "preset", "seed"])]
     resume: bool,
+    /// Starts from these weights instead of random ones: a checkpoint, or a model that this trainer exported.
+    #[arg(long, conflicts_with = "resume")]
+    init: Option<PathBuf>,
     /// Size of the network.
     #[arg(long, value_enum)]
     preset: Option<Preset>,
@@ -181,6 +210,9 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate_pairs(&args),
         Command::Ablate(args) => ablate_variants(&args),
         Command::Score { checkpoint, pairs, min_area } => score_pairs(&checkpoint, &pairs, min_area),
+        Command::Measure { config, preset, device, steps, pairs, simulation_threads, json } => {
+            measure_speed(config.as_deref(), (preset, device), (steps, pairs, simulation_threads), json)
+        }
         Command::Inspect { checkpoint } => inspect(&checkpoint),
     };
     match done {
@@ -195,6 +227,9 @@ pub fn main() -> ExitCode {
 fn settings(args: &TrainArgs, mut config: TrainConfig) -> TrainConfig {
     if let Some(v) = args.preset {
         config.preset = v;
+    }
+    if let Some(file) = &args.init {
+        config.init = Some(Init { file: file.clone(), sha256: String::new(), made: String::new() });
     }
     if let Some(v) = args.seed {
         config.seed = v;
@@ -326,11 +361,33 @@ fn score_pairs(checkpoint: &Path, pairs: &Path, min_area: usize) -> Result<()> {
     Ok(())
 }
 
+fn measure_speed(
+    config: Option<&Path>,
+    (preset, device): (Option<Preset>, Option<DeviceKind>),
+    (steps, pairs, simulation_threads): (usize, u64, usize),
+    json: bool,
+) -> Result<()> {
+    let mut config = config.map(TrainConfig::load).transpose()?.unwrap_or_default();
+    config.preset = preset.unwrap_or(config.preset);
+    config.device = device.unwrap_or(config.device);
+    let speed = measure(&config, steps, pairs, simulation_threads)?;
+    if json {
+        let text = serde_json::to_string(&speed).map_err(|e| Error::internal(format!("speed as JSON: {e}")))?;
+        println!("{text}");
+    } else {
+        println!("{speed}");
+    }
+    Ok(())
+}
+
 fn inspect(path: &Path) -> Result<()> {
     let (layout, state) = Checkpoint::load(path)?;
     println!("checkpoint   {}", path.display());
     println!("preset       {} ({} values)", state.config.preset.name(), layout.param_count);
     println!("seed         {}", state.config.seed);
+    if let Some(init) = &state.config.init {
+        println!("started from {}", describe(init));
+    }
     println!("step         {} of {}", state.step, state.config.steps);
     println!("time         {:.1} min", state.elapsed_secs / 60.0);
     println!("multiple     {} px", layout.multiple);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::simulate;
+use crate::train::init::Init;
 use crate::train::loss::LossConfig;
 use crate::train::spec::{NetSpec, Preset};
 
@@ -62,6 +63,8 @@ pub struct TrainConfig {
     pub uncovered_share: f32,
     /// Share of crops without any labelled pixel that are taken as they come; the others are cut again, up to three times.
     pub empty_share: f32,
+    /// Largest weight of a pixel of a small defect; 1 weighs all alike.
+    pub small_defect_weight: f32,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Share of the training over which the learning rate grows from 0.
@@ -88,6 +91,8 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Where tensors are computed.
     pub device: DeviceKind,
+    /// Weights to start from; without it they are random.
+    pub init: Option<Init>,
 }
 
 impl Default for TrainConfig {
@@ -104,6 +109,7 @@ impl Default for TrainConfig {
             pool: 256,
             uncovered_share: 0.15,
             empty_share: 0.2,
+            small_defect_weight: 2.5,
             learning_rate: 2e-3,
             warmup: 0.03,
             final_rate: 0.01,
@@ -111,12 +117,13 @@ impl Default for TrainConfig {
             clip_norm: 1.0,
             ema_decay: 0.998,
             loss: LossConfig::default(),
-            simulation: simulate::Config::default(),
+            simulation: simulate::Config { paper_share: 0.12, ..simulate::Config::default() },
             validate_every: 250,
             validation_pairs: 64,
             patience: 0,
             checkpoint_every: 250,
             device: DeviceKind::Cpu,
+            init: None,
         }
     }
 }
@@ -193,6 +200,7 @@ impl TrainConfig {
         range("pool", self.pool as f64, 1.0, 100_000.0)?;
         range("uncovered_share", f64::from(self.uncovered_share), 0.0, 1.0)?;
         range("empty_share", f64::from(self.empty_share), 0.0, 1.0)?;
+        range("small_defect_weight", f64::from(self.small_defect_weight), 1.0, 100.0)?;
         range("learning_rate", self.learning_rate, 1e-9, 1.0)?;
         range("warmup", self.warmup, 0.0, 0.9)?;
         range("final_rate", self.final_rate, 0.0, 1.0)?;

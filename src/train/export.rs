@@ -13,6 +13,7 @@ use crate::train::batch::{self, Batch, Loader};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::TrainConfig;
 use crate::train::engine::Engine;
+use crate::train::init;
 use crate::train::onnx::{self, Calibration};
 use crate::train::spec::Layout;
 use crate::train::validate::{Scores, score};
@@ -72,9 +73,11 @@ pub fn export(layout: &Layout, state: &Checkpoint, name: &str, revision: &str) -
     let mut engine = Engine::new(layout, config.device)?;
     // crops of the training's own kind, on a seed it never used
     let apart = TrainConfig { seed: config.seed ^ 0x6e6f_726d, pool: config.pool.min(128), ..config.clone() };
-    let stage = &apart.stages[0];
+    // the last stage: its crops are nearest to the pictures the model will see
+    let last = apart.stages.len() - 1;
+    let stage = &apart.stages[last];
     let n = STATISTICS_BATCHES.min((apart.pool * apart.reuse) as usize / stage.batch + 1);
-    let loader = Loader::start(&apart, 0, 0, 2)?;
+    let loader = Loader::start(&apart, last, 0, 2)?;
     let batches = (0..n).map(|_| loader.next()).collect::<Result<Vec<Batch>>>()?;
     drop(loader);
     let stats = engine.recalibrate(&state.average, &batches)?;
@@ -95,6 +98,9 @@ pub fn export(layout: &Layout, state: &Checkpoint, name: &str, revision: &str) -
         text("scores", scores_json),
         text("revision", revision.to_string()),
     ];
+    if let Some(init) = &config.init {
+        metadata.push(text("init", init::describe(init)));
+    }
     let (template, frame) = golden::pair(GOLDEN_SEED, GOLDEN_PX, GOLDEN_PX);
     let mut input: Vec<f32> = [template, frame].iter().flat_map(|p| p.data().iter().map(|v| f32::from(*v) / 255.0)).collect();
     input.chunks_exact_mut(GOLDEN_PX * GOLDEN_PX).for_each(batch::standardise);

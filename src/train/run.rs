@@ -4,22 +4,21 @@
 //! `best.ckpt` (highest validation AP), `model.onnx`. A run stopped by a signal, SIGKILL included, goes on from `last.ckpt`; what was
 //! computed after it is computed again from the same batches, so the result is the same.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-use serde_json::json;
 
 use crate::error::{Error, Kind, Result};
 use crate::train::batch::{self, Loader};
 use crate::train::checkpoint::{Checkpoint, write_atomic};
 use crate::train::config::TrainConfig;
 use crate::train::engine::Engine;
+use crate::train::init;
 use crate::train::loss::Parts;
 use crate::train::optim::{Rates, average};
+use crate::train::report::{Progress, Reporter};
 use crate::train::spec::Layout;
-use crate::train::validate::{Scores, score};
+use crate::train::validate::score;
 
 /// Steps between lines of the metrics file.
 const REPORT_EVERY: u64 = 25;
@@ -77,52 +76,12 @@ pub fn prepare(config: Option<&TrainConfig>, options: &RunOptions, resume: bool)
             format!("{} already holds a run: add --resume to go on with it, or choose another --out", options.folder.display()),
         ));
     }
-    let (layout, state) = Checkpoint::start(config)?;
+    let (layout, mut state) = Checkpoint::start(config)?;
+    init::apply(&mut state, &layout)?;
     std::fs::create_dir_all(&options.folder)
         .map_err(|e| Error::new(Kind::CannotCreate, format!("folder {}: cannot be created: {e}", options.folder.display())))?;
-    write_atomic(&options.folder.join("train.toml"), config.to_toml()?.as_bytes(), "training configuration")?;
+    write_atomic(&options.folder.join("train.toml"), state.config.to_toml()?.as_bytes(), "training configuration")?;
     Ok((layout, state))
-}
-
-struct Reporter {
-    metrics: std::fs::File,
-    path: PathBuf,
-    quiet: bool,
-    terminal: bool,
-}
-
-impl Reporter {
-    fn open(options: &RunOptions) -> Result<Self> {
-        let path = options.folder.join("metrics.jsonl");
-        let metrics = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|e| Error::new(Kind::CannotCreate, format!("metrics {}: cannot be written: {e}", path.display())))?;
-        Ok(Self { metrics, path, quiet: options.quiet, terminal: std::io::stderr().is_terminal() })
-    }
-
-    fn record(&mut self, line: &serde_json::Value) -> Result<()> {
-        writeln!(self.metrics, "{line}").map_err(|e| Error::io(format!("metrics {}", self.path.display()), e))
-    }
-
-    fn say(&self, text: &str, stays: bool) {
-        if self.quiet {
-            return;
-        }
-        if self.terminal && !stays {
-            eprint!("\r\x1b[K{text}");
-        } else if self.terminal {
-            eprintln!("\r\x1b[K{text}");
-        } else {
-            eprintln!("{text}");
-        }
-    }
-}
-
-fn duration(secs: f64) -> String {
-    let s = secs.max(0.0).round() as u64;
-    if s >= 3600 { format!("{}h{:02}m", s / 3600, s % 3600 / 60) } else { format!("{}m{:02}s", s / 60, s % 60) }
 }
 
 /// Trains until the end, `stop`, or an error; `state` is the last step taken in any case.
@@ -132,7 +91,7 @@ fn duration(secs: f64) -> String {
 pub fn train(layout: &Layout, state: &mut Checkpoint, options: &RunOptions, stop: &AtomicBool) -> Result<Ending> {
     let config = state.config.clone();
     let last = last_checkpoint(&options.folder);
-    let mut reporter = Reporter::open(options)?;
+    let mut reporter = Reporter::open(&options.folder, options.quiet)?;
     let mut engine = Engine::new(layout, config.device)?;
     let held_out = batch::validation(&config, config.stages[0].crop_px, config.validation_pairs);
     let elapsed_before = state.elapsed_secs;
@@ -199,26 +158,21 @@ pub fn train(layout: &Layout, state: &mut Checkpoint, options: &RunOptions, stop
             let speed = (state.step - first_step) as f64 / elapsed;
             let left = config.max_minutes.map_or(f64::INFINITY, |m| m * 60.0 - elapsed_before - elapsed);
             let left = left.min((config.steps - state.step) as f64 / speed);
-            reporter.record(&json!({
-                "step": state.step, "progress": p, "loss": sums.0.total / n, "mse": sums.0.mse / n, "bce": sums.0.bce / n,
-                "dice": sums.0.dice / n, "irrelevance": sums.0.irrelevance / n, "gradient": sums.2 / f64::from(n),
-                "rate": rates.learning_rate, "crop": batch.crop, "steps_per_sec": speed, "elapsed_secs": elapsed_before + elapsed,
-            }))?;
-            reporter.say(
-                &format!(
-                    "step {:>6}  {:>3.0} %  loss {:.4}  bce {:.4}  dice {:.3}  irr {:.3}  rate {:.1e}  {:.2} steps/s  left {}",
-                    state.step,
-                    100.0 * p,
-                    sums.0.total / n,
-                    sums.0.bce / n,
-                    sums.0.dice / n,
-                    sums.0.irrelevance / n,
-                    rates.learning_rate,
-                    speed,
-                    duration(left)
-                ),
-                state.step % (REPORT_EVERY * 4) == 0,
-            );
+            let mut loss = sums.0;
+            for part in [&mut loss.total, &mut loss.mse, &mut loss.bce, &mut loss.dice, &mut loss.irrelevance] {
+                *part /= n;
+            }
+            reporter.progress(&Progress {
+                step: state.step,
+                share: p,
+                loss,
+                gradient: sums.2 / f64::from(n),
+                rate: rates.learning_rate,
+                crop_px: batch.crop,
+                steps_per_sec: speed,
+                elapsed_secs: elapsed_before + elapsed,
+                left_secs: left,
+            })?;
             sums = (Parts::default(), 0, 0.0);
         }
         let validates = state.step % config.validate_every == 0;
@@ -231,7 +185,7 @@ pub fn train(layout: &Layout, state: &mut Checkpoint, options: &RunOptions, stop
             } else {
                 state.validations_since_best += 1;
             }
-            report_scores(&mut reporter, state.step, &scores)?;
+            reporter.validation(state.step, &scores)?;
             state.scores = Some(scores);
             if better {
                 state.save(&options.folder.join("best.ckpt"))?;
@@ -248,18 +202,6 @@ pub fn train(layout: &Layout, state: &mut Checkpoint, options: &RunOptions, stop
     }
     state.save(&last)?;
     Ok(ending)
-}
-
-fn report_scores(reporter: &mut Reporter, step: u64, s: &Scores) -> Result<()> {
-    reporter.record(&json!({ "step": step, "validation": s }))?;
-    reporter.say(
-        &format!(
-            "step {step:>6}  held-out simulation: AP {:.2}  MaxF1 {:.2}  F1 at 0.5 {:.2}  best threshold at logit {:.2}",
-            s.ap, s.max_f1, s.f1_at_half, s.best_logit
-        ),
-        true,
-    );
-    Ok(())
 }
 
 #[cfg(test)]
@@ -307,7 +249,8 @@ mod tests {
         let model = folder.path().join("model.onnx");
         write_atomic(&model, &made.bytes, "model").unwrap();
         let verdict = export::check(&layout, &state, &made, &model).unwrap();
-        if verdict.starts_with("not compared") {
+        // who names a Python wants the comparison: `make test` does
+        if verdict.starts_with("not compared") && std::env::var_os("SSDS_PYTHON").is_none() {
             println!("skipped: {verdict}");
         } else {
             assert!(
@@ -402,8 +345,6 @@ mod tests {
         assert_eq!(progress(&config, 0, 30.0), 0.5);
         assert_eq!(progress(&config, 900, 30.0), 0.9);
         assert_eq!(progress(&config, 10, 61.0), 1.0);
-        assert_eq!(duration(3725.0), "1h02m");
-        assert_eq!(duration(65.4), "1m05s");
     }
 
     #[test]

@@ -137,3 +137,52 @@ fn simulate_writes_pairs_a_manifest_and_a_contact_sheet() {
     assert_eq!(manifest.pairs.len(), 3);
     assert!(out.join("sheet.png").is_file());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_ends_the_run_and_the_last_good_checkpoint_survives() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("t.toml");
+    std::fs::write(&settings, SETTINGS.replace("steps = 40", "steps = 4")).unwrap();
+    let out = folder.path().join("run");
+    assert!(start(&out, &settings).wait().unwrap().success());
+    let before = std::fs::read(out.join("last.ckpt")).unwrap();
+    // no file may grow past a few kilobytes, and growing further is an error of the write: what a full disk does
+    let script = r#"trap "" XFSZ; ulimit -f 16; exec "$@""#;
+    let args = ["train", "--resume", "--steps", "400", "--out", out.to_str().unwrap()];
+    let ended = Command::new("sh").args(["-c", script, "sh", env!("CARGO_BIN_EXE_ssds-train")]).args(args).output().unwrap();
+    assert_eq!(ended.status.code(), Some(73), "{}", text(&ended));
+    let wanted = format!("checkpoint {}: cannot be written: ", out.join("last.ckpt").display());
+    assert!(text(&ended).contains(&wanted), "{}", text(&ended));
+    assert!(text(&ended).contains("; the one before it is untouched"), "{}", text(&ended));
+    assert!(std::fs::read(out.join("last.ckpt")).unwrap() == before, "the last checkpoint changed");
+    assert!(run(&["inspect", out.join("last.ckpt").to_str().unwrap()]).status.success());
+}
+
+#[test]
+fn a_run_starts_from_the_model_of_another_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("t.toml");
+    std::fs::write(&settings, SETTINGS.replace("steps = 40", "steps = 4")).unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    assert!(start(&first, &settings).wait().unwrap().success());
+    let path = |p: &Path, name: &str| p.join(name).to_str().unwrap().to_string();
+    let model = path(&first, "model.onnx");
+    let out = second.to_str().unwrap();
+    let config = settings.to_str().unwrap();
+    let ran = run(&["train", "--out", out, "--config", config, "--seed", "5", "--init", &model]);
+    assert!(ran.status.success(), "{}", text(&ran));
+    let inspected = text(&run(&["inspect", &path(&second, "last.ckpt")]));
+    assert!(inspected.contains("started from model.onnx sha256 "), "{inspected}");
+    assert!(inspected.contains(": preset micro, seed 1, 4 steps"), "{inspected}");
+    let bytes = std::fs::read(second.join("model.onnx")).unwrap();
+    assert!(bytes.windows(9).any(|w| w == b"ssds.init"), "the model does not say what it started from");
+    // the settings that were saved start the same run again
+    let again = folder.path().join("again");
+    let ran = run(&["train", "--out", again.to_str().unwrap(), "--config", &path(&second, "train.toml")]);
+    assert!(ran.status.success(), "{}", text(&ran));
+    assert!(std::fs::read(again.join("model.onnx")).unwrap() == bytes, "another model");
+    let refused = run(&["train", "--out", &path(folder.path(), "c"), "--preset", "tiny", "--init", &model]);
+    assert_eq!(refused.status.code(), Some(65), "{}", text(&refused));
+    assert!(text(&refused).contains("holds preset micro, whose weights do not fit preset tiny"), "{}", text(&refused));
+}

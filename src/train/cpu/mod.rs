@@ -479,6 +479,23 @@ impl CpuNet {
         self.run(params, &mut Norm::Running(stats), x)
     }
 
+    /// Adds to `moments` (laid out as the running statistics) the mean and the mean square that every convolution's result had over the
+    /// last pass, where a running variance has its place the mean square.
+    pub fn add_moments(&self, moments: &mut [f64]) {
+        for unet in std::iter::once(&self.differ).chain(&self.mask) {
+            for block in unet.down.iter().chain(&unet.up).flatten() {
+                let (area, memory, at) = (block.z.area, block.z.channels, &block.at);
+                let mut sums = vec![0f64; 2 * memory];
+                block.z.data.chunks_exact(block.z.stride()).for_each(|z| kernels::sums(area, memory, z, &mut sums));
+                let count = (self.size.0 * area.pixels()) as f64;
+                for i in 0..at.outputs {
+                    moments[at.mean + i] += sums[i] / count;
+                    moments[at.variance + i] += sums[memory + i] / count;
+                }
+            }
+        }
+    }
+
     /// After [`CpuNet::forward_train`] with the same `params`: the gradient of a loss with respect to every parameter, from that with
     /// respect to the logit and, where it has one, to O_t and O_s.
     #[must_use]
