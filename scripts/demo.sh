@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the daemon on the recorded frames that ship with the project: `demo.sh DIR [SECONDS]` (0 = until Ctrl-C).
-# Everything it writes goes into DIR: results (ssds.db), the taught template, overlay pictures (archive/).
+# Everything it writes goes into DIR: results (ssds.db), the taught template, evidence (archive/).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$1
@@ -24,6 +24,7 @@ echo "   The station's page: http://127.0.0.1:$http/"
 status=0
 "$ssds" run --config "$dir/demo.toml" --seconds "$seconds" || status=$?
 echo
-pictures=$(find "$dir/archive" -name '*.png' 2>/dev/null | wc -l)
-echo "== $pictures overlay pictures of what was NG or ERROR in $dir/archive; results in $dir/state/ssds.db"
+pictures=$(find "$dir/archive" -name overlay.png 2>/dev/null | wc -l)
+echo "== evidence of what was NG or ERROR in $dir/archive ($pictures overlay.png to look at; list it: ssds archive list --config $dir/demo.toml)"
+echo "   results in $dir/state/ssds.db"
 exit "$status"

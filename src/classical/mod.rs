@@ -15,6 +15,7 @@
 //! with the number of frames. `tests/data/classical/make.py` computes the same independently.
 
 mod absdiff;
+pub mod learn;
 mod light;
 mod ssim;
 mod variation;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::align::{self, TemplateModel};
+use crate::align;
 use crate::clock::{Clock as _, SystemClock};
 use crate::dataset::Manifest;
 use crate::decide;
@@ -194,9 +194,9 @@ fn size(text: &str) -> Result<(usize, usize)> {
 }
 
 fn product(image: Gray, what: &str) -> Result<Arc<Product>> {
-    let model = TemplateModel::new(&image, None, &align::Settings::default()).map_err(|e| e.context(what))?;
-    let template = Template::loose("bench/main", image, Meta::at(SystemClock.now()))?;
-    Ok(Arc::new(Product { template, model, decision: decide::Settings::default() }))
+    let template = Arc::new(Template::loose("bench/main", image, Meta::at(SystemClock.now()))?);
+    let templates = vec![(template, decide::Settings::default())];
+    Product::new(templates, &align::Settings::default()).map(Arc::new).map_err(|e| e.context(what))
 }
 
 /// Parts of one simulated product, turned by up to 12 degrees, every second one with two defects; the template fills four fifths of the

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::align::{self, Aligner, TemplateModel};
+use crate::align;
 use crate::clock::{Clock, SystemClock};
 use crate::dataset::{self, Manifest};
 use crate::decide::{self, Decider};
@@ -16,9 +16,12 @@ use crate::error::{Error, Kind, Result};
 use crate::frame::{Gray, load_gray, save_map_png};
 use crate::infer::{self, Detector};
 use crate::pipeline::event::{Station, event_of, model_ref};
+use crate::pipeline::finders::Finders;
 use crate::pipeline::job::{Job, Product};
-use crate::pipeline::steps::{self, ImageLimits};
-use crate::record::event::{ClockState, InspectionEvent, Verdict};
+use crate::pipeline::registrar::Registrar;
+use crate::pipeline::steps;
+use crate::recipe::{self, DETECTORS};
+use crate::record::event::{ClockState, InspectionEvent, ModelRef, Precision, Provider, Verdict};
 use crate::residual::{self, Remover};
 use crate::template::{Meta, Template};
 
@@ -53,6 +56,9 @@ pub struct Args {
 /// Options of everything that runs the network offline.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EngineArgs {
+    /// What finds the defects: ssds (the network), or a comparator: absdiff, ssim, variation.
+    #[arg(long, default_value = "ssds", value_parser = detector_of)]
+    pub method: recipe::Detector,
     /// libonnxruntime.so; searched in ORT_DYLIB_PATH, beside the program, in runtime/, /usr/lib/ssds and the system when left out.
     #[arg(long)]
     pub library: Option<PathBuf>,
@@ -125,43 +131,51 @@ impl EngineArgs {
     }
 }
 
+fn detector_of(name: &str) -> Result<recipe::Detector, String> {
+    recipe::Detector::from_name(name).ok_or_else(|| format!("one of {} wanted", DETECTORS.join(", ")))
+}
+
 /// Registration, network and decision on one thread.
 pub struct Inspector {
     align: align::Settings,
     decision: decide::Settings,
-    aligner: Aligner,
+    registrar: Registrar,
     remover: Option<Remover>,
-    detector: Detector,
+    method: recipe::Detector,
+    finders: Finders,
     decider: Decider,
     station: Station,
     last_template: Option<(PathBuf, Arc<Product>)>,
 }
 
 impl Inspector {
-    /// Opens the network.
+    /// Opens the network, unless a comparator alone is asked for.
     ///
     /// # Errors
     /// As [`Detector::open`].
     pub fn open(model: &Path, engine: &EngineArgs) -> Result<Self> {
         let align = engine.align()?;
-        let detector = Detector::open(&engine.inference(model))?;
+        let network = match engine.method {
+            recipe::Detector::Ssds => Some(Detector::open(&engine.inference(model))?),
+            recipe::Detector::Classical(_) => None,
+        };
         let station = Station {
             name: "offline".into(),
             boot_id: "0".repeat(32),
             config_sha256: "0".repeat(64),
             simulated: false,
             product: "offline".into(),
-            model: model_ref(detector.info()),
+            model: network.as_ref().map_or_else(no_model, |n| model_ref(n.info())),
         };
-        let aligner = Aligner::new(&align);
         let residual = residual::Settings { reach_px: engine.residual_px, ..residual::Settings::default() };
         let remover = (engine.residual_px > 0).then(|| Remover::new(&residual)).transpose()?;
         Ok(Self {
             align,
             decision: engine.decision(),
-            aligner,
+            registrar: Registrar::new(),
             remover,
-            detector,
+            method: engine.method,
+            finders: Finders::new(network),
             decider: Decider::new(),
             station,
             last_template: None,
@@ -176,10 +190,11 @@ impl Inspector {
             return Ok(Arc::clone(product));
         }
         let image = load_gray(path)?;
-        let model =
-            TemplateModel::new(&image, None, &self.align).map_err(|e| e.context(format!("template {}", path.display())))?;
-        let template = Template::loose("offline/main", image, Meta::at(SystemClock.now()))?;
-        let product = Arc::new(Product { template, model, decision: self.decision.clone() });
+        let template = Arc::new(Template::loose("offline/main", image, Meta::at(SystemClock.now()))?);
+        let mut product = Product::new(vec![(template, self.decision.clone())], &self.align)
+            .map_err(|e| e.context(format!("template {}", path.display())))?;
+        product.detector = self.method;
+        let product = Arc::new(product);
         self.last_template = Some((path.to_path_buf(), Arc::clone(&product)));
         Ok(product)
     }
@@ -202,8 +217,8 @@ impl Inspector {
             Err(e) => job.fail("NO_TEMPLATE", format!("{e:#}")),
         }
         job.admitted = std::time::Instant::now();
-        steps::align(job, &mut self.aligner, self.remover.as_mut(), &ImageLimits::NONE);
-        steps::infer(job, &mut self.detector);
+        steps::align(job, &mut self.registrar, self.remover.as_mut());
+        steps::infer(job, &mut self.finders);
         steps::decide(job, &mut self.decider);
         if job.fault.is_some() {
             let (w, h) = job.image.size();
@@ -273,15 +288,28 @@ pub fn run(args: Args) -> Result<u8> {
         counts[1],
         counts[2],
         1e3 * seconds / manifest.pairs.len().max(1) as f64,
-        inspector.detector.info().provider
+        inspector.finders.network().map_or(inspector.method.name(), |n| n.info().provider)
     );
     Ok(if counts[2] > 0 { 2 } else { u8::from(counts[1] > 0) })
+}
+
+/// The model of an inspection that ran none.
+fn no_model() -> ModelRef {
+    let sha256 = "0".repeat(64);
+    ModelRef {
+        name: "none".into(),
+        version: None,
+        sha256,
+        provider: Provider::Cpu,
+        precision: Precision::Fp32,
+        runtime_version: None,
+    }
 }
 
 fn overlay(folder: Option<&Path>, name: &str, job: &Job) -> Result<()> {
     let Some(folder) = folder else { return Ok(()) };
     let path = dataset::path_for(folder, name, "png")?;
-    crate::pipeline::overlay::write(&path, job)
+    crate::pipeline::evidence::write(&path, job)
 }
 
 fn to_json(event: &InspectionEvent) -> Result<String> {

@@ -4,21 +4,27 @@
 //! exit with their kind's code (sysexits).
 
 pub mod align;
+pub mod archive;
 pub mod audit;
 pub mod bench;
 pub mod bench_publish;
+pub mod calibrate;
 pub mod camera;
 pub mod check;
 pub mod config;
 pub mod doctor;
 pub mod eval;
 pub mod inspect;
+pub mod label;
 pub mod model;
+pub mod product;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod teach;
 pub mod template;
 pub mod trigger;
+pub mod whatif;
 
 use std::process::ExitCode;
 
@@ -50,6 +56,16 @@ enum Verb {
     Template(template::Args),
     /// Check, apply and roll back a product's recipe: zones, thresholds, limits.
     Recipe(recipe::Args),
+    /// What another recipe would have made of the archived parts.
+    Whatif(whatif::Args),
+    /// The threshold that good parts need, and the false-reject rate it promises.
+    Calibrate(calibrate::Args),
+    /// Say what an inspected part really is: ok or ng.
+    Label(label::Args),
+    /// Counts, escapes and overkill per product.
+    Report(report::Args),
+    /// List, show, verify and collect the evidence of inspected parts.
+    Archive(archive::Args),
     /// List cameras, or take pictures from one.
     Camera(camera::Args),
     /// Trigger the running station and tell the part's result.
@@ -97,6 +113,11 @@ pub fn main() -> ExitCode {
         Verb::Teach(args) => teach::run(args),
         Verb::Template(args) => template::run(args),
         Verb::Recipe(args) => recipe::run(args),
+        Verb::Whatif(args) => whatif::run(args),
+        Verb::Calibrate(args) => calibrate::run(args),
+        Verb::Label(args) => label::run(args),
+        Verb::Report(args) => report::run(args),
+        Verb::Archive(args) => archive::run(args),
         Verb::Camera(args) => camera::run(args),
         Verb::Trigger(args) => trigger::run(args),
         Verb::Align(args) => align::run(args),

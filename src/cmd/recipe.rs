@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
-use crate::recipe::{Prepared, Recipe, book::Book};
+use crate::recipe::{Prepared, Recipe, TriggerMode, book::Book};
+use crate::record::archive::Archive;
 use crate::template::store::Store;
 
 /// What to do with recipes.
@@ -31,11 +32,27 @@ enum What {
         /// The recipe's file.
         file: PathBuf,
     },
-    /// Check a recipe and put it in force.
+    /// Check a recipe, show which archived parts it would decide otherwise, and put it in force.
     Apply {
         /// The recipe's file.
         file: PathBuf,
+        /// Show and check only; the recipe before it stays in force.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not put it in force when it would decide more archived parts otherwise; exit 1.
+        #[arg(long)]
+        max_flips: Option<usize>,
+        /// Newest archived parts that are decided again; 0 = none.
+        #[arg(long, default_value_t = 2000)]
+        parts: usize,
     },
+    /// Put a recipe in force that was applied before: the last of a product, or the one whose hash begins so.
+    Activate {
+        /// A product, or at least 8 digits of a recipe's SHA-256.
+        name: String,
+    },
+    /// List the recipes that were applied.
+    List,
     /// Put the recipe in force that was so before.
     Rollback,
     /// Show which recipe is in force; exit 1 when none is.
@@ -51,16 +68,28 @@ pub fn run(args: Args) -> Result<u8> {
     match &args.what {
         What::Check { file } => {
             let prepared = prepare(&config, Recipe::load(file)?)?;
+            super::product::of_recipe(&config, prepared.clone())?;
             answer(&prepared.recipe, "is in order", args.json)
         }
-        What::Apply { file } => {
+        What::Apply { file, dry_run, max_flips, parts } => {
             let prepared = prepare(&config, Recipe::load(file)?)?;
+            super::product::of_recipe(&config, prepared.clone())?;
+            let flips = preview(&config, &prepared.recipe, *parts)?;
+            if let Some(most) = max_flips.filter(|most| flips > *most) {
+                eprintln!("{flips} archived parts would be decided otherwise, at most {most} wanted: not put in force");
+                return Ok(1);
+            }
+            if *dry_run {
+                return answer(&prepared.recipe, "is in order; it was not put in force", args.json);
+            }
             book(&config)?.apply(&prepared.recipe, SystemClock.now())?;
             answer(&prepared.recipe, "is in force", args.json)
         }
+        What::Activate { name } => answer(&activate(&config, name)?, "is in force", args.json),
+        What::List => list(&config, args.json),
         What::Rollback => {
             let book = book(&config)?;
-            prepare(&config, book.before()?)?;
+            super::product::of_recipe(&config, prepare(&config, book.before()?)?)?;
             answer(&book.roll_back(SystemClock.now())?, "is in force", args.json)
         }
         What::Show => match book(&config)?.load_active()? {
@@ -77,6 +106,31 @@ pub fn run(args: Args) -> Result<u8> {
     }
 }
 
+/// Tells what the recipe would make of the newest archived parts (on standard error, beside the answer); the number of flips.
+fn preview(config: &Config, recipe: &Recipe, parts: usize) -> Result<usize> {
+    let entries = match Archive::open(&config.archive_dir()).and_then(|a| a.entries()) {
+        Ok(entries) => entries,
+        Err(e) => {
+            eprintln!("what if: nothing to decide again: {e:#}");
+            return Ok(0);
+        }
+    };
+    let newest = &entries[entries.len() - parts.min(entries.len())..];
+    if newest.is_empty() {
+        eprintln!("what if: no archived part to decide again");
+        return Ok(0);
+    }
+    let answer = super::whatif::ask(config, recipe, newest)?;
+    for line in answer.lines() {
+        eprintln!("what if: {line}");
+    }
+    for f in answer.flips.iter().rev().take(10) {
+        let (was, now) = (f.was.topic().to_uppercase(), f.now.topic().to_uppercase());
+        eprintln!("what if: seq {} of {} {was} -> {now}: {}", f.seq, f.captured_at, f.why);
+    }
+    Ok(answer.flips.len())
+}
+
 /// The book of a configuration.
 ///
 /// # Errors
@@ -85,26 +139,61 @@ pub fn book(config: &Config) -> Result<Book> {
     Book::open(&config.path("paths.state_dir").join("recipes"))
 }
 
-/// Loads what a recipe names, and refuses what this daemon does not carry out.
+/// Loads what a recipe names, and refuses what this station does not carry out.
 ///
 /// # Errors
-/// As [`Recipe::prepare`]; [`Kind::Config`] for what this daemon does not carry out: several templates, a classical detector, a trigger mode,
-/// limits of picture or pose.
+/// As [`Recipe::prepare`]; [`Kind::Config`] for another trigger mode than the station's, or limits that contradict the configuration's.
 pub fn prepare(config: &Config, recipe: Recipe) -> Result<Prepared> {
-    let refuse = |what: &str| Err(Error::new(Kind::Config, format!("recipe of product {:?}: {what}", recipe.product)));
-    if recipe.templates.len() > 1 {
-        return refuse("the daemon registers one template a product; name one in templates");
-    }
-    if recipe.detector != crate::recipe::Detector::Ssds || recipe.compare_with.is_some() {
-        return refuse("the daemon runs the network alone; detector must be ssds and compare_with left out");
-    }
-    if recipe.trigger.is_some() {
-        return refuse("the daemon runs freely; leave out [trigger]");
-    }
-    if recipe.image != crate::recipe::ImageLimits::default() || recipe.pose != crate::recipe::PoseLimits::default() {
-        return refuse("the daemon takes limits of picture and pose from the configuration; leave out [image] and [align]");
+    if let Some(mode) = recipe.trigger {
+        let station = match config.text("camera.trigger").as_str() {
+            "hardware" => TriggerMode::Gpio,
+            "software" => TriggerMode::Software,
+            _ => TriggerMode::FreeRun,
+        };
+        if mode != station {
+            return Err(Error::config(format!(
+                "recipe of product {:?}: trigger.mode is {}, and the station runs {} (camera.trigger is {:?}); a recipe cannot rewire it",
+                recipe.product,
+                mode.name(),
+                station.name(),
+                config.text("camera.trigger")
+            )));
+        }
     }
     recipe.prepare(&Store::open(&config.template_dir())?, &super::run::decision_settings(config))
+}
+
+/// Finds the recipe that `name` means: the one last applied for a product, the one whose hash begins so (at least 8 digits), or, for a
+/// product that was taught and has no recipe, the plain one.
+///
+/// # Errors
+/// [`Kind::Missing`] when there is none; as [`Book::load`].
+pub fn find(config: &Config, name: &str) -> Result<Recipe> {
+    if let Some(recipe) = book(config)?.look_up(name)? {
+        return Ok(recipe);
+    }
+    let taught = crate::template::id_of(name)
+        .and_then(|id| Ok(Store::open(&config.template_dir())?.active(&id)?.is_some()))
+        .unwrap_or(false);
+    if taught && !name.contains('/') {
+        return Recipe::plain(name);
+    }
+    Err(Error::new(
+        Kind::Missing,
+        format!("recipe {name:?}: no product or hash of a recipe that was applied, and no product that was taught"),
+    ))
+}
+
+/// Puts the recipe that `name` means ([`find`]) in force, after everything it names was loaded and checked; a running daemon follows
+/// within a second, between two frames.
+///
+/// # Errors
+/// As [`find`], [`prepare`] and [`super::product::of_recipe`]; then the recipe before it stays in force.
+pub fn activate(config: &Config, name: &str) -> Result<Recipe> {
+    let recipe = find(config, name)?;
+    super::product::of_recipe(config, prepare(config, recipe.clone())?)?;
+    book(config)?.apply(&recipe, SystemClock.now())?;
+    Ok(recipe)
 }
 
 fn answer(recipe: &Recipe, what: &str, json: bool) -> Result<u8> {
@@ -114,6 +203,25 @@ fn answer(recipe: &Recipe, what: &str, json: bool) -> Result<u8> {
         }))?;
     } else {
         println!("recipe of {} (sha256 {}, {} zones) {what}", recipe.product, &recipe.sha256[..12], recipe.zones.len());
+    }
+    Ok(0)
+}
+
+fn list(config: &Config, json: bool) -> Result<u8> {
+    let book = book(config)?;
+    let active = book.active()?.map(|a| a.sha256);
+    let listed = book.list()?;
+    if json {
+        let rows: Vec<_> = listed
+            .iter()
+            .map(|r| serde_json::json!({"product": r.product, "sha256": r.sha256, "active": active.as_ref() == Some(&r.sha256)}))
+            .collect();
+        super::template::print_json(&rows)?;
+        return Ok(0);
+    }
+    for r in &listed {
+        let mark = if active.as_ref() == Some(&r.sha256) { '*' } else { ' ' };
+        println!("{mark} {:<32} {}  {}  {} zones", r.product, &r.sha256[..12], r.detector.name(), r.zones.len());
     }
     Ok(0)
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use crate::align::{self, TemplateModel};
+use crate::align;
 use crate::capture;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
@@ -23,14 +23,13 @@ use crate::frame::Gray;
 use crate::infer::Detector;
 use crate::pipeline::event::clock_state;
 use crate::pipeline::event::{Station, model_ref};
-use crate::pipeline::job::Product;
+use crate::pipeline::evidence::{Archivist, Overlays};
 use crate::pipeline::ledger::Balance;
-use crate::pipeline::overlay::{Keep, OverlayWriter};
 use crate::pipeline::source::Overload;
-use crate::pipeline::steps::ImageLimits;
 use crate::pipeline::supervisor::{Supervisor, notify};
 use crate::pipeline::{ActiveProduct, Hold, Parts, Pipeline, Settings};
 use crate::publish::{self, Identity, Link, PublishSettings, Publisher, TlsSettings};
+use crate::record::archive::writer::{Counts, Writer};
 use crate::record::event::TemplateRef;
 use crate::record::message::ActiveRecipe;
 use crate::record::store::Admission;
@@ -41,7 +40,6 @@ use crate::status::live::Live;
 use crate::status::report::{Reporter, ReporterParts};
 use crate::status::{Status, http};
 use crate::telemetry::Telemetry;
-use crate::template::store::Store as TemplateStore;
 
 /// A stop ends within this time, whatever happens.
 const STOP_LIMIT: Duration = Duration::from_millis(4_700);
@@ -55,6 +53,10 @@ const TICK: Duration = Duration::from_millis(100);
 const START_EXTENSION: Duration = Duration::from_secs(120);
 /// Every so many looks it asks whether another recipe was applied.
 const RECIPE_TICKS: u32 = 10;
+
+pub use super::product::load as load_product;
+use super::product::of_recipe as product_of;
+use crate::pipeline::job::Product;
 
 /// How to run.
 #[derive(Debug, clap::Args)]
@@ -184,7 +186,7 @@ impl Daemon {
                     bell.notify();
                 }
             }),
-            overlays: overlays(config)?,
+            archive: archive(config, &telemetry),
             watch: Some(watch),
             live: http.is_some().then_some(live),
             shutdown: shutdown.clone(),
@@ -509,14 +511,6 @@ fn pipeline_settings(config: &Config) -> Settings {
         software_trigger: (config.text("camera.trigger") == "software").then(|| config.duration("camera.trigger_timeout_ms")),
         stall: config.duration("pipeline.stall_ms"),
         frozen_frames: u32::try_from(config.i64("camera.frozen_frames")).unwrap_or(0),
-        limits: ImageLimits {
-            min_mean: config.f64("image.min_mean") as f32,
-            max_mean: config.f64("image.max_mean") as f32,
-            max_saturated_frac: config.f64("image.max_saturated_frac") as f32,
-            min_focus: config.f64("image.min_focus") as f32,
-            max_noise: config.f64("image.max_noise") as f32,
-        },
-        align: align_settings(config),
         residual: residual_settings(config),
     }
 }
@@ -553,37 +547,6 @@ pub fn decision_settings(config: &Config) -> decide::Settings {
         edge_margin_px: config.usize("decision.edge_margin_px"),
         ..decide::Settings::default()
     }
-}
-
-/// Loads what frames are compared with: by the recipe in force, or else `product.name`'s active template as configured.
-///
-/// # Errors
-/// [`Kind::Missing`] when nothing was taught, [`Kind::Data`] when the stored template or recipe is damaged or unusable,
-/// [`Kind::Config`] for a recipe that does not fit.
-pub fn load_product(config: &Config) -> Result<Product> {
-    if let Some(recipe) = super::recipe::book(config)?.load_active()? {
-        return product_of(config, super::recipe::prepare(config, recipe)?);
-    }
-    let (folder, name) = (config.template_dir(), config.text("product.name"));
-    let store = TemplateStore::open(&folder)?;
-    let id = crate::template::id_of(&name)?;
-    let template = store.load_active(&id).map_err(|e| e.context(format!("product.name {name}")))?;
-    let model = TemplateModel::new(&template.image, template.mask.as_deref(), &align_settings(config))
-        .map_err(|e| e.context(format!("template {} version {}", template.id, template.version)))?;
-    Ok(Product { template, model, decision: decision_settings(config) })
-}
-
-/// What frames are compared with, of a prepared recipe.
-///
-/// # Errors
-/// [`Kind::Data`] for a template that cannot be registered.
-fn product_of(config: &Config, prepared: crate::recipe::Prepared) -> Result<Product> {
-    let Some(view) = prepared.views.first() else { return Err(Error::internal("a prepared recipe without a template")) };
-    let template = crate::template::Template::clone(&view.template);
-    let model = TemplateModel::new(&template.image, template.mask.as_deref(), &align_settings(config))
-        .map_err(|e| e.context(format!("template {} version {}", template.id, template.version)))?;
-    let decision = decide::Settings { zones: view.zones.clone(), ..prepared.decision };
-    Ok(Product { template, model, decision })
 }
 
 /// Loads the network, checks it and warms it up.
@@ -685,11 +648,16 @@ pub fn daemon_runs(config: &Config) -> bool {
     matches!(opened, Some(Err(e)) if e.kind() == Kind::TryAgain)
 }
 
-fn overlays(config: &Config) -> Result<Option<OverlayWriter>> {
-    let keep = match config.text("evidence.overlays").as_str() {
-        "none" => return Ok(None),
-        "all" => Keep::All,
-        _ => Keep::NotOk,
+/// The archive, unless it is switched off.
+fn archive(config: &Config, telemetry: &Telemetry) -> Option<Archivist> {
+    if !config.bool("evidence.enabled") {
+        return None;
+    }
+    let overlays = match config.text("evidence.overlays").as_str() {
+        "none" => Overlays::None,
+        "all" => Overlays::All,
+        _ => Overlays::NotOk,
     };
-    Ok(Some(OverlayWriter::open(&config.archive_dir(), keep, config.usize("evidence.max_files"))?))
+    let writer = Writer::new(super::archive::writer_settings(config), Counts::new(telemetry));
+    Some(Archivist::new(writer, overlays, config.usize("evidence.ok_every") as u64))
 }

@@ -1,20 +1,27 @@
-//! `ssds teach`: a product's template from one defect-free picture.
+//! `ssds teach`: a product's template from defect-free pictures; one is enough.
 //!
-//! The picture is checked (readable, registers to itself), stored content-addressed as the next version, and activated. With `--prove`
-//! simulated good and defective parts are inspected first ([`crate::prove`]), and what can be seen is told.
+//! Each picture is checked (readable, registers to itself or to the first); the first is the template, the others become a bank in its
+//! coordinates, of which the best registered one is compared with, and with `--tolerance` what good parts vary by is learnt from all.
+//! The version is stored content-addressed and activated. With `--prove` simulated good and defective parts are inspected first
+//! ([`crate::prove`]) by the product's recipe, and what can be seen is told.
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
 
-use crate::align::{self, Aligner, TemplateModel};
+use crate::align::{self, Aligner, Registration, TemplateModel, warp};
 use crate::capture::Values;
-use crate::classical::Detect;
+use crate::classical::learn::Learner;
+use crate::classical::{Comparator, Detect};
 use crate::clock::{Clock, SystemClock};
-use crate::config;
-use crate::error::{Error, Result};
+use crate::config::{self, Config};
+use crate::error::{Error, Kind, Result};
 use crate::frame::{Gray, Map, load_gray};
 use crate::geometry::Affine;
-use crate::infer::Detector;
+use crate::infer;
 use crate::prove::{self, Proof};
+use crate::recipe::{Detector, Recipe};
 use crate::template::store::{Draft, Store};
 use crate::template::{Meta, Template, id_of};
 
@@ -26,12 +33,12 @@ const SELF_ERROR_PX: f64 = 0.25;
 pub struct Args {
     /// The product's name.
     product: String,
-    /// A defect-free picture of it.
+    /// Defect-free pictures of it; the first is the template.
     #[arg(required_unless_present = "grab")]
-    image: Option<PathBuf>,
+    images: Vec<PathBuf>,
     /// Take the picture with the configured camera instead; its control values are kept with the template, and a camera that later runs with
     /// others raises the alarm template_stale.
-    #[arg(long, conflicts_with = "image")]
+    #[arg(long, conflicts_with = "images")]
     grab: bool,
     /// Configuration file: names the template folder and the registration's limits.
     #[arg(long, default_value = "/etc/ssds/ssds.toml")]
@@ -39,12 +46,27 @@ pub struct Args {
     /// A note kept with the template.
     #[arg(long, default_value = "")]
     note: String,
+    /// Size of a template pixel on the part, mm.
+    #[arg(long)]
+    mm_per_px: Option<f64>,
+    /// Learn from all pictures how good parts vary, for the variation model.
+    #[arg(long)]
+    tolerance: bool,
+    /// Keep the first picture alone; the others serve the tolerance only.
+    #[arg(long, requires = "tolerance")]
+    no_bank: bool,
+    /// Store the version without putting it in force.
+    #[arg(long)]
+    no_activate: bool,
     /// Prove what can be seen on this product with simulated good and defective parts; the figures are printed.
     #[arg(long)]
     prove: bool,
     /// Good parts of the proof, and as many with a defect.
     #[arg(long, default_value_t = 300, requires = "prove")]
     parts: usize,
+    /// Recipe that the proof goes by; the product's last applied one when left out.
+    #[arg(long, requires = "prove")]
+    recipe: Option<PathBuf>,
     /// Write the proof as one picture.
     #[arg(long, requires = "prove")]
     sheet: Option<PathBuf>,
@@ -59,25 +81,69 @@ pub struct Args {
 /// An unreadable picture, a picture that cannot serve as a template (the reason is named), a store that cannot be written.
 pub fn run(args: Args) -> Result<u8> {
     let config = config::load(&args.config)?;
-    let (image, source, camera) = match &args.image {
+    let id = id_of(&args.product)?;
+    if args.mm_per_px.is_some_and(|mm| !(1e-6..=1e3).contains(&mm)) {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("--mm-per-px must be from 0.000001 to 1000, got {}", args.mm_per_px.unwrap_or_default()),
+        ));
+    }
+    let recipe = match &args.recipe {
+        Some(path) => Some(Recipe::load(path)?),
+        None if args.prove => super::recipe::book(&config)?.look_up(args.product.split('/').next().unwrap_or(&args.product))?,
+        None => None,
+    };
+    let base = super::run::align_settings(&config);
+    let settings = recipe.as_ref().map_or_else(|| base.clone(), |r| r.align(&base));
+    let (first, source, camera) = match args.images.first() {
         Some(path) => (load_gray(path)?, path.to_string_lossy().into_owned(), Values::new()),
         None => super::camera::take(&config)?,
     };
-    let meta = Meta { source, camera, note: args.note.clone(), ..Meta::at(SystemClock.now()) };
-    let taught = store_template(&config, &args.product, image, meta)?;
-    let Taught { store, template, model, settings, confidence } = &taught;
-    let (w, h) = template.image.size();
+    let (w, h) = first.size();
+    let Checked { model, confidence, quality } = check(&first, &source, &settings)?;
+    let warnings = quality.reasons();
+    warnings.iter().for_each(|w| eprintln!("warning: template picture {source}: {w}"));
+
+    let meta = Meta { source, camera, note: args.note.clone(), mm_per_px: args.mm_per_px, ..Meta::at(SystemClock.now()) };
+    let others = gather(args.images.get(1..).unwrap_or_default(), &first, &model, &settings)?;
+    let mut draft = Draft::new(&id, first, meta);
+    if args.tolerance {
+        let mut learner = Learner::new(&draft.image);
+        for other in &others {
+            learner.add(&other.picture, &other.covered)?;
+        }
+        draft.tolerance = Some(learner.finish()?);
+    }
+    if !args.no_bank {
+        draft.bank = others.iter().map(|o| o.filled(&draft.image)).collect();
+    }
+    let store = Store::open(&config.template_dir())?;
+    let template = store.add(&draft)?;
     // Proved before it comes into force: when the proof cannot be had, the template before stays active.
-    let proof = if args.prove { Some(prove_template(&config, template, model, settings, &args)?) } else { None };
-    store.activate(&template.id, template.version, SystemClock.now())?;
+    let proof = match args.prove {
+        true => Some(prove_template(&config, &template, &model, &settings, recipe.as_ref(), &args)?),
+        false => None,
+    };
+    if !args.no_activate {
+        store.activate(&template.id, template.version, SystemClock.now())?;
+    }
     if args.json {
         println!(
             "{}",
-            serde_json::json!({"id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h], "active": true,
-                "confidence": confidence, "proof": proof})
+            serde_json::json!({"id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h],
+                "active": !args.no_activate, "pictures": 1 + template.bank.len(), "tolerance_parts": template.tolerance.as_ref().map(|t| t.parts),
+                "confidence": confidence, "expected_corner_error_px": quality.expected_corner_error_px,
+                "margin_self": quality.margin_self, "margin_180": quality.margin_180, "warnings": warnings, "proof": proof})
         );
     } else {
-        println!("{} version {} ({w}x{h}, sha256 {}) is active", template.id, template.version, &template.sha256[..12]);
+        let state = if args.no_activate { "is stored" } else { "is active" };
+        println!("{} version {} ({w}x{h}, sha256 {}) {state}", template.id, template.version, &template.sha256[..12]);
+        if !template.bank.is_empty() {
+            println!("bank of {} pictures; the best registered one is compared with", 1 + template.bank.len());
+        }
+        if let Some(t) = &template.tolerance {
+            println!("variation learnt from {} parts", t.parts);
+        }
         for line in proof.iter().flat_map(Proof::lines) {
             println!("{line}");
         }
@@ -85,30 +151,21 @@ pub fn run(args: Args) -> Result<u8> {
     Ok(0)
 }
 
-/// A template that was checked and stored, and is not in force yet.
-pub struct Taught {
-    /// Where it is.
-    pub store: Store,
-    /// The new version.
-    pub template: Template,
+/// A picture that can serve as a template.
+struct Checked {
     /// Its side of the registration.
-    pub model: TemplateModel,
-    /// The registration's settings.
-    pub settings: align::Settings,
+    model: TemplateModel,
     /// Confidence of its registration to itself.
-    pub confidence: f32,
+    confidence: f32,
+    /// What registration can expect of it.
+    quality: align::TemplateQuality,
 }
 
-/// Checks that `image` can serve as a template and stores it with `meta` as the product's next version.
-///
-/// # Errors
-/// A picture that cannot serve (the reason is named), a store that cannot be written.
-pub fn store_template(config: &config::Config, product: &str, image: Gray, meta: Meta) -> Result<Taught> {
-    let settings = super::run::align_settings(config);
-    let source = meta.source.clone();
+/// Checks that `image` (from `source`) can serve as a template.
+fn check(image: &Gray, source: &str, settings: &align::Settings) -> Result<Checked> {
     let what = || format!("template picture {source}");
-    let model = TemplateModel::new(&image, None, &settings).map_err(|e| e.context(what()))?;
-    let found = Aligner::new(&settings).align(&model, &image);
+    let model = TemplateModel::new(image, None, settings).map_err(|e| e.context(what()))?;
+    let found = Aligner::new(settings).align(&model, image);
     let (w, h) = image.size();
     let off = found.frame_from_template.corner_error(&Affine::IDENTITY, w, h);
     if !found.accepted || off > SELF_ERROR_PX {
@@ -119,63 +176,168 @@ pub fn store_template(config: &config::Config, product: &str, image: Gray, meta:
         };
         return Err(Error::data(format!("{}: cannot serve as a template: it does not register to itself: {why}", what())));
     }
-    let store = Store::open(&config.template_dir())?;
-    let template = store.add(&Draft::new(&id_of(product)?, image, meta))?;
-    Ok(Taught { store, template, model, settings, confidence: found.confidence })
+    let quality = align::assess(image, None, settings).map_err(|e| e.context(what()))?;
+    Ok(Checked { model, confidence: found.confidence, quality })
 }
 
-/// Stores and activates; what the page's teaching answers.
+/// Stores one picture and puts it in force; what the page's teaching answers.
 ///
 /// # Errors
-/// As [`store_template`].
-pub fn teach(config: &config::Config, product: &str, image: Gray, note: &str) -> Result<serde_json::Value> {
+/// A picture that cannot serve (the reason is named), a store that cannot be written.
+pub fn teach(config: &Config, product: &str, image: Gray, note: &str) -> Result<serde_json::Value> {
+    let source = "sent over HTTP";
     let (w, h) = image.size();
-    let meta = Meta { source: "sent over HTTP".into(), note: note.to_owned(), ..Meta::at(SystemClock.now()) };
-    let taught = store_template(config, product, image, meta)?;
-    let template = taught.store.activate(&taught.template.id, taught.template.version, SystemClock.now())?;
+    let checked = check(&image, source, &super::run::align_settings(config))?;
+    let meta = Meta { source: source.to_owned(), note: note.to_owned(), ..Meta::at(SystemClock.now()) };
+    let store = Store::open(&config.template_dir())?;
+    let added = store.add(&Draft::new(&id_of(product)?, image, meta))?;
+    let template = store.activate(&added.id, added.version, SystemClock.now())?;
     Ok(serde_json::json!({
         "id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h], "active": true,
-        "confidence": taught.confidence,
+        "confidence": checked.confidence, "warnings": checked.quality.reasons(),
     }))
 }
 
-/// Runs the proof with the configuration's detector and decision, one detector a core.
+/// A further picture in the template's coordinates.
+struct Other {
+    picture: Gray,
+    covered: Gray,
+}
+
+impl Other {
+    /// The picture, with the template's pixels where it shows nothing of the part.
+    fn filled(&self, template: &Gray) -> Gray {
+        let mut out = self.picture.clone();
+        for ((o, &c), &t) in out.data_mut().iter_mut().zip(self.covered.data()).zip(template.data()) {
+            if c == 0 {
+                *o = t;
+            }
+        }
+        out
+    }
+}
+
+/// Registers further pictures to the first and moves them to its coordinates.
+fn gather(images: &[PathBuf], first: &Gray, model: &TemplateModel, settings: &align::Settings) -> Result<Vec<Other>> {
+    let mut aligner = Aligner::new(settings);
+    let mut out = Vec::new();
+    for path in images {
+        let picture = load_gray(path)?;
+        let found: Registration = aligner.align(model, &picture);
+        let back = found.frame_from_template.invert().filter(|_| found.accepted);
+        let Some(back) = back else {
+            let why = found.refusal.as_ref().map_or_else(String::new, |r| format!(": {r}"));
+            return Err(Error::data(format!(
+                "picture {}: does not show the part of the first picture (confidence {:.2}){why}",
+                path.display(),
+                found.confidence
+            )));
+        };
+        let mut other = Other { picture: Gray::default(), covered: Gray::default() };
+        warp::warp_template(&picture, &back, first.size(), &mut other.picture, &mut other.covered);
+        out.push(other);
+    }
+    Ok(out)
+}
+
+/// Runs the proof with the recipe's detector and decision, one detector a core.
 fn prove_template(
-    config: &config::Config,
+    config: &Config,
     template: &Template,
     model: &TemplateModel,
     align: &align::Settings,
+    recipe: Option<&Recipe>,
     args: &Args,
 ) -> Result<Proof> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    let mut detectors = (0..cores).map(|_| super::run::open_detector(config).map(Network)).collect::<Result<Vec<_>>>()?;
-    let decision = super::run::decision_settings(config);
-    let subject = prove::Subject { template, model, align, decision: &decision, zones: None };
+    let base = super::run::decision_settings(config);
+    let decision = recipe.map_or_else(|| base.clone(), |r| r.decision(&base));
+    let zones = recipe.map(|r| r.zone_map(template.image.size(), &base)).transpose()?.flatten();
+    let mut detectors = (0..cores).map(|_| Finder::open(config, recipe)).collect::<Result<Vec<_>>>()?;
+    let subject = prove::Subject { template, model, align, decision: &decision, zones: zones.as_ref() };
     let mut settings =
         prove::Settings { good: args.parts, defective: args.parts, ..prove::Settings::for_template(template.image.size()) };
     // Parts as the line allows them: a pose it refuses says nothing about detection.
     let turn = settings.parts.rotation_degrees[1].min(align.max_rotation_degrees);
     settings.parts.rotation_degrees = [-turn, turn];
     settings.parts.scale = [settings.parts.scale[0].max(align.min_scale), settings.parts.scale[1].min(align.max_scale)];
-    let proof = prove::prove(subject, &mut detectors, &settings, &|done, total| {
-        if done.is_multiple_of(20) || done == total {
-            eprint!("\rproof: {done} of {total} parts");
-            if done == total {
-                eprintln!();
-            }
-        }
-    })?;
+    if let Some(most) = recipe.and_then(|r| r.pose.max_shift_px) {
+        let most = most.min(settings.parts.shift_px[1]);
+        settings.parts.shift_px = [-most, most];
+    }
+    let bar = Bar::new();
+    let proof = prove::prove(subject, &mut detectors, &settings, &|done, total| bar.show(done, total))?;
     if let Some(path) = &args.sheet {
-        proof.sheet(&format!("{} version {}", template.id, template.version), &template.image).save(path)?;
+        write_sheet(&proof, template, path)?;
     }
     Ok(proof)
 }
 
-/// The network as the proof's detector.
-struct Network(Detector);
+fn write_sheet(proof: &Proof, template: &Template, path: &Path) -> Result<()> {
+    proof.sheet(&format!("{} version {}", template.id, template.version), &template.image).save(path)
+}
 
-impl Detect for Network {
+/// A progress bar on standard error: redrawn in place on a terminal, a line every tenth elsewhere.
+struct Bar {
+    start: Instant,
+    terminal: bool,
+    told: Mutex<usize>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        Self { start: Instant::now(), terminal: std::io::stderr().is_terminal(), told: Mutex::new(0) }
+    }
+
+    fn show(&self, done: usize, total: usize) {
+        const CELLS: usize = 30;
+        let steps = if self.terminal { 100 } else { 10 };
+        let step = done * steps / total.max(1);
+        // Two workers may end out of order: the bar never goes back.
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if step <= *told {
+            return;
+        }
+        *told = step;
+        let spent = self.start.elapsed().as_secs_f64();
+        let left = spent * (total - done) as f64 / done.max(1) as f64;
+        let full = done * CELLS / total.max(1);
+        let bar = format!("[{}{}]", "#".repeat(full), ".".repeat(CELLS - full));
+        let line = format!("proof {bar} {done}/{total} parts, {spent:.0} s, {left:.0} s left");
+        if self.terminal {
+            eprint!("\r{line}  ");
+            if done == total {
+                eprintln!();
+            }
+        } else {
+            eprintln!("{line}");
+        }
+    }
+}
+
+/// The proof's detector: the network, or the comparator that the recipe names.
+enum Finder {
+    Network(Box<infer::Detector>),
+    Comparator(Box<Comparator>),
+}
+
+impl Finder {
+    fn open(config: &Config, recipe: Option<&Recipe>) -> Result<Self> {
+        match recipe.map_or(Detector::Ssds, |r| r.detector) {
+            Detector::Ssds => super::run::open_detector(config).map(|d| Finder::Network(Box::new(d))),
+            Detector::Classical(method) => {
+                let settings = recipe.map(|r| r.classical.clone()).unwrap_or_default();
+                Comparator::new(method, &settings).map(|c| Finder::Comparator(Box::new(c)))
+            }
+        }
+    }
+}
+
+impl Detect for Finder {
     fn detect(&mut self, warped_template: &Gray, valid: &Gray, frame: &Gray, out: &mut Map) -> Result<()> {
-        self.0.detect(warped_template, valid, frame, out)
+        match self {
+            Finder::Network(n) => n.detect(warped_template, valid, frame, out),
+            Finder::Comparator(c) => c.detect(warped_template, valid, frame, out),
+        }
     }
 }

@@ -100,6 +100,13 @@ struct Sums {
     defect: bool,
 }
 
+impl Sums {
+    /// Longer side of the box; 0 for an empty component.
+    fn longer_side(&self) -> u64 {
+        u64::from(self.x1.saturating_sub(self.x0).max(self.y1.saturating_sub(self.y0)))
+    }
+}
+
 /// Gray differences of a listed blob.
 #[derive(Debug, Clone, Copy, Default)]
 struct Grays {
@@ -141,7 +148,7 @@ impl Gatherer {
         self.order.clear();
         let (mut specks, mut area_px, mut largest_px) = (0, 0, 0);
         for (i, s) in self.sums.iter_mut().enumerate() {
-            s.defect = rules.get(s.zone).is_some_and(|r| s.area >= r.min_area as u64);
+            s.defect = rules.get(s.zone).is_some_and(|r| s.area >= r.min_area as u64 && s.longer_side() >= r.min_size as u64);
             if s.defect {
                 self.order.push(i as u32);
                 area_px += s.area as usize;
@@ -257,7 +264,7 @@ impl Gatherer {
 }
 
 /// Median of frame minus template at places around the blob that the template covers and whose score is under a half of the blob's
-/// mean; 0 when there is none.
+/// mean; 0 when there is none. Scores are seen by their level, as everywhere in the decision.
 fn surroundings(s: &Sums, pictures: Pictures<'_>) -> i32 {
     let (w, h) = (pictures.map.width() as i64, pictures.map.height() as i64);
     let (x0, y0) = (i64::from(s.x0) - RING_PX, i64::from(s.y0) - RING_PX);
@@ -282,7 +289,7 @@ fn surroundings(s: &Sums, pictures: Pictures<'_>) -> i32 {
             continue;
         }
         let (x, y) = (x as usize, y as usize);
-        if pictures.valid.get(x, y) != 0 && pictures.map.get(x, y) < quiet {
+        if pictures.valid.get(x, y) != 0 && runs::score(runs::level(pictures.map.get(x, y))) < quiet {
             found[n] = i32::from(pictures.frame.get(x, y)) - i32::from(pictures.warped_template.get(x, y));
             n += 1;
         }

@@ -11,7 +11,7 @@
 //!    ignore zone.
 //! 3. Hysteresis: 8-connected components of `score >= low_threshold` that hold a pixel with `score >= threshold`.
 //! 4. Components with at most `merge_distance_px` pixels between them (Chebyshev) are one blob.
-//! 5. Blobs below the minimum area of the zone that holds most of them are left out; the rest are defects.
+//! 5. Blobs below the minimum area or size of the zone that holds most of them are left out; the rest are defects.
 //! 6. The verdict is NG when the defects break a limit: by default, when there is one.
 //!
 //! Invariants: no allocation that grows with the number of frames (scratch is reused, listed blobs are at most [`MAX_BLOBS`]); cost
@@ -46,6 +46,8 @@ pub struct Settings {
     pub low_threshold: Option<f32>,
     /// Smallest blob that is a defect, px.
     pub min_area_px: usize,
+    /// Least longer side of a defect's box, px; 1 = any.
+    pub min_size_px: usize,
     /// Width of the strip along the end of the template's cover (and of the frame) that is not judged, px.
     pub edge_margin_px: usize,
     /// Most pixels between two pieces of one blob; 0 = 8-connected pieces only.
@@ -68,6 +70,7 @@ impl Default for Settings {
             threshold: 0.5,
             low_threshold: None,
             min_area_px: 6,
+            min_size_px: 1,
             edge_margin_px: 4,
             merge_distance_px: 4,
             max_defects: 0,
@@ -95,6 +98,9 @@ impl Settings {
         }
         if self.min_area_px == 0 {
             out.push("min_area_px must be at least 1, got 0".into());
+        }
+        if self.min_size_px == 0 {
+            out.push("min_size_px must be at least 1, got 0".into());
         }
         if self.edge_margin_px > 1000 {
             out.push(format!("edge_margin_px must be at most 1000, got {}", self.edge_margin_px));
@@ -161,7 +167,7 @@ pub struct Decision {
     pub blobs: Vec<Blob>,
     /// Number of defects, listed or not.
     pub blobs_total: usize,
-    /// Blobs left out because they are smaller than the minimum area.
+    /// Blobs left out because they are below the minimum area or size.
     pub specks_total: usize,
     /// Highest score of a judged pixel, 0..1 in steps of 1/65535.
     pub max_score: f32,

@@ -42,7 +42,7 @@ fn reference(case: &Case) -> Vec<Plain> {
             })
         })
     };
-    let rule = |zone: u8| -> Option<(f64, f64, usize)> {
+    let rule = |zone: u8| -> Option<(f64, f64, usize, usize)> {
         let zone = (zone > 0).then(|| &case.zones[zone as usize - 1]);
         if zone.is_some_and(|z| z.role == Role::Ignore) {
             return None;
@@ -52,12 +52,13 @@ fn reference(case: &Case) -> Vec<Plain> {
             Some(low) => low,
             None => s.low_threshold.map_or(high, |l| l.min(high)),
         };
-        Some((high.into(), low.into(), zone.and_then(|z| z.min_area_px).unwrap_or(s.min_area_px)))
+        let min_area = zone.and_then(|z| z.min_area_px).unwrap_or(s.min_area_px);
+        Some((high.into(), low.into(), min_area, zone.and_then(|z| z.min_size_px).unwrap_or(s.min_size_px)))
     };
     let level_at = |x: usize, y: usize| (f64::from(case.map.get(x, y)) * 65535.0).round() as u16;
     let state = |x: usize, y: usize| -> (bool, bool) {
         match rule(case.zone_of.get(x, y)) {
-            Some((high, low, _)) if judged(x as i64, y as i64) => {
+            Some((high, low, ..)) if judged(x as i64, y as i64) => {
                 let score = f64::from(level_at(x, y)) / 65535.0;
                 (score >= low, score >= high)
             }
@@ -106,11 +107,12 @@ fn reference(case: &Case) -> Vec<Plain> {
             *per_zone.entry(case.zone_of.get(x, y)).or_default() += 1;
         }
         let (&zone, _) = per_zone.iter().max_by_key(|&(&z, &n)| (n, std::cmp::Reverse(z))).unwrap();
-        if pixels.len() < rule(zone).unwrap().2 {
-            continue;
-        }
+        let (_, _, min_area, min_size) = rule(zone).unwrap();
         let (x0, y0) = (pixels.iter().map(|p| p.0).min().unwrap(), pixels.iter().map(|p| p.1).min().unwrap());
         let (x1, y1) = (pixels.iter().map(|p| p.0).max().unwrap(), pixels.iter().map(|p| p.1).max().unwrap());
+        if pixels.len() < min_area || (x1 - x0 + 1).max(y1 - y0 + 1) < min_size {
+            continue;
+        }
         pixels.sort_unstable();
         out.push(Plain {
             bbox: Rect { x: x0, y: y0, width: x1 - x0 + 1, height: y1 - y0 + 1 },
@@ -125,7 +127,15 @@ fn reference(case: &Case) -> Vec<Plain> {
 }
 
 fn zone(name: &str, role: Role, mask: Gray) -> Zone {
-    Zone { name: name.into(), role, shape: Shape::Mask(mask), threshold: None, low_threshold: None, min_area_px: None }
+    Zone {
+        name: name.into(),
+        role,
+        shape: Shape::Mask(mask),
+        threshold: None,
+        low_threshold: None,
+        min_area_px: None,
+        min_size_px: None,
+    }
 }
 
 prop_compose! {
@@ -135,6 +145,7 @@ prop_compose! {
         threshold in prop::sample::select(vec![0.3f32, 0.5, 0.7]),
         low in prop::sample::select(vec![None, Some(0.1f32), Some(0.3)]),
         min_area in 1usize..6,
+        min_size in 1usize..4,
         margin in 0usize..4,
         gap in 0usize..4,
         with_zones in any::<bool>(),
@@ -143,14 +154,15 @@ prop_compose! {
         holes in prop::collection::vec(0u8..40, w * h),
         zone_of in prop::collection::vec(0u8..4, w * h),
         settings in Just(Settings {
-            threshold, low_threshold: low, min_area_px: min_area, edge_margin_px: margin, merge_distance_px: gap, ..Settings::default()
+            threshold, low_threshold: low, min_area_px: min_area, min_size_px: min_size, edge_margin_px: margin, merge_distance_px: gap,
+            ..Settings::default()
         }),
         w in Just(w), h in Just(h), with_zones in Just(with_zones),
     ) -> Case {
         let zone_of = if with_zones { Gray::from_vec(w, h, zone_of).unwrap() } else { Gray::new(w, h) };
         let painted = |label: u8| Gray::from_fn(w, h, |x, y| if zone_of.get(x, y) == label { 255 } else { 0 });
         let zones = vec![
-            Zone { threshold: Some(0.9), min_area_px: Some(2), ..zone("strict", Role::Inspect, painted(1)) },
+            Zone { threshold: Some(0.9), min_area_px: Some(2), min_size_px: Some(3), ..zone("strict", Role::Inspect, painted(1)) },
             zone("void", Role::Ignore, painted(2)),
             Zone { threshold: Some(0.4), low_threshold: Some(0.25), ..zone("loose", Role::Inspect, painted(3)) },
         ];
@@ -210,14 +222,20 @@ proptest! {
     }
 
     #[test]
-    fn a_stored_map_is_decided_alike(scores in prop::collection::vec(0.0f32..1.0, 300), threshold in 0.01f32..1.0) {
+    fn a_stored_map_is_decided_alike(
+        scores in prop::collection::vec(0.0f32..1.0, 300),
+        grays in prop::collection::vec(any::<(u8, u8)>(), 300),
+        threshold in 0.01f32..1.0,
+    ) {
         let map = Map::from_vec(20, 15, scores).unwrap();
         let stored = Map::from_vec(20, 15, map.data().iter().map(|&v| f32::from((v * 65535.0).round() as u16) / 65535.0).collect()).unwrap();
-        let (full, gray) = (Gray::from_fn(20, 15, |_, _| 255), Gray::new(20, 15));
-        let settings = Settings { threshold, min_area_px: 1, ..Settings::default() };
+        let full = Gray::from_fn(20, 15, |_, _| 255);
+        let frame = Gray::from_vec(20, 15, grays.iter().map(|g| g.0).collect()).unwrap();
+        let warped = Gray::from_vec(20, 15, grays.iter().map(|g| g.1).collect()).unwrap();
+        let settings = Settings { threshold, min_area_px: 1, edge_margin_px: 0, merge_distance_px: 0, ..Settings::default() };
         let mut decider = Decider::new();
-        let a = decider.decide(&map, &full, &gray, &gray, &settings).unwrap();
-        prop_assert_eq!(a, decider.decide(&stored, &full, &gray, &gray, &settings).unwrap());
+        let a = decider.decide(&map, &full, &frame, &warped, &settings).unwrap();
+        prop_assert_eq!(a, decider.decide(&stored, &full, &frame, &warped, &settings).unwrap());
     }
 }
 
@@ -269,6 +287,7 @@ fn settings_out_of_range_are_all_named() {
         threshold: f32::NAN,
         low_threshold: Some(0.0),
         min_area_px: 0,
+        min_size_px: 0,
         edge_margin_px: 2000,
         merge_distance_px: 101,
         ..Settings::default()
@@ -279,6 +298,7 @@ fn settings_out_of_range_are_all_named() {
             "threshold must be above 0 and at most 1, got NaN",
             "low_threshold must be above 0 and at most threshold (NaN), got 0",
             "min_area_px must be at least 1, got 0",
+            "min_size_px must be at least 1, got 0",
             "edge_margin_px must be at most 1000, got 2000",
             "merge_distance_px must be at most 100, got 101",
         ]

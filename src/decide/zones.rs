@@ -45,6 +45,8 @@ pub struct Zone {
     pub low_threshold: Option<f32>,
     /// Smallest blob that is a defect, px.
     pub min_area_px: Option<usize>,
+    /// Least longer side of a defect's box, px.
+    pub min_size_px: Option<usize>,
 }
 
 /// Most zones of one template.
@@ -129,6 +131,18 @@ impl ZoneMap {
         if faults.is_empty() { Ok(Self { labels, zones, judge_outside }) } else { Err(Error::config(faults.join("; "))) }
     }
 
+    /// Zones that were painted before: their labels ([`ZoneMap::labels`]) and what holds in each. The shapes are not needed any more.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Data`] when a label names no zone.
+    pub fn painted(labels: Gray, zones: Vec<Zone>, judge_outside: bool) -> Result<Self> {
+        let highest = labels.data().iter().copied().max().unwrap_or(0) as usize;
+        if highest > zones.len() || zones.len() > MAX_ZONES {
+            return Err(Error::data(format!("picture of zones: it names zone {highest}, there are {}", zones.len())));
+        }
+        Ok(Self { labels, zones, judge_outside })
+    }
+
     /// The zones, in their order.
     #[must_use]
     pub fn zones(&self) -> &[Zone] {
@@ -172,6 +186,7 @@ fn check_values(zone: &Zone, settings: &Settings, faults: &mut Vec<String>) {
         threshold: zone.threshold.unwrap_or(settings.threshold),
         low_threshold: zone_low(zone, settings),
         min_area_px: zone.min_area_px.unwrap_or(settings.min_area_px),
+        min_size_px: zone.min_size_px.unwrap_or(settings.min_size_px),
         ..Settings::default()
     };
     faults.extend(with_zone.faults().into_iter().map(|f| format!("zone {:?}: {f}", zone.name)));
@@ -192,6 +207,7 @@ pub(super) struct Rule {
     pub high: u16,
     pub low: u16,
     pub min_area: usize,
+    pub min_size: usize,
 }
 
 /// The rules of one frame: index 0 outside all zones, then one a zone; none = not judged.
@@ -203,11 +219,11 @@ pub(super) struct Rules<'a> {
 
 impl<'a> Rules<'a> {
     pub fn new(settings: &Settings, zones: Option<&'a ZoneMap>) -> Self {
-        let rule = |threshold: f32, low: Option<f32>, min_area: usize| {
+        let rule = |threshold: f32, low: Option<f32>, min_area: usize, min_size: usize| {
             let high = threshold_level(threshold);
-            Rule { high, low: low.map_or(high, threshold_level).min(high), min_area }
+            Rule { high, low: low.map_or(high, threshold_level).min(high), min_area, min_size }
         };
-        let base = rule(settings.threshold, settings.low_threshold, settings.min_area_px);
+        let base = rule(settings.threshold, settings.low_threshold, settings.min_area_px, settings.min_size_px);
         let mut rules = vec![zones.is_none_or(|z| z.judge_outside).then_some(base)];
         for zone in zones.iter().flat_map(|z| &z.zones) {
             rules.push((zone.role == Role::Inspect).then(|| {
@@ -215,6 +231,7 @@ impl<'a> Rules<'a> {
                     zone.threshold.unwrap_or(settings.threshold),
                     zone_low(zone, settings),
                     zone.min_area_px.unwrap_or(settings.min_area_px),
+                    zone.min_size_px.unwrap_or(settings.min_size_px),
                 )
             }));
         }

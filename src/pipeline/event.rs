@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::job::{Job, Product};
+use super::job::{Job, View};
 use crate::decide::{self, Decision};
 use crate::frame::Gray;
+use crate::geometry::Affine;
 use crate::infer::ModelInfo;
 use crate::record::event::{
     AlignFigures, ClockState, DecisionFigures, Defect, ErrorCode, EventError, Evidence, INSPECTION_SCHEMA, ImageFigures,
@@ -64,7 +65,8 @@ pub fn event_of(job: &Job, station: &Station, clock: ClockState, evidence: Optio
         _ => Verdict::Error,
     };
     let product = job.product.as_deref();
-    let (template, frame) = (product.map(|p| &*p.template.image), &job.image);
+    let view = job.view();
+    let template = view.map(|v| &*v.template);
     InspectionEvent {
         schema: INSPECTION_SCHEMA.into(),
         event_id: uuid::Uuid::now_v7().to_string(),
@@ -91,14 +93,14 @@ pub fn event_of(job: &Job, station: &Station, clock: ClockState, evidence: Optio
             _ => None,
         },
         product: product.map_or_else(|| station.product.clone(), |p| p.template.product().to_owned()),
-        template: product.map_or_else(TemplateRef::none, |p| TemplateRef {
-            id: p.template.id.clone(),
-            version: p.template.version,
-            sha256: p.template.sha256.clone(),
+        template: template.map_or_else(TemplateRef::none, |t| TemplateRef {
+            id: t.id.clone(),
+            version: t.version,
+            sha256: t.sha256.clone(),
         }),
         model: station.model.clone(),
         config_sha256: station.config_sha256.clone(),
-        align: align_figures(job, template, frame),
+        align: align_figures(job, view.map(|v| &*v.picture.image), &job.image),
         image: (job.stats.mean > 0.0 || job.stats.focus > 0.0).then(|| ImageFigures {
             mean: Some(f64::from(job.stats.mean)),
             saturated_frac: Some(f64::from(job.stats.saturated_frac)),
@@ -106,9 +108,12 @@ pub fn event_of(job: &Job, station: &Station, clock: ClockState, evidence: Optio
             noise: Some(f64::from(job.stats.noise)),
             drift_z: None,
         }),
-        decision: decision_figures(job.decision.as_ref(), product),
+        decision: decision_figures(job, view),
         defects_total: job.decision.as_ref().map_or(0, |d| u32::try_from(d.blobs_total).unwrap_or(u32::MAX)),
-        defects: job.decision.as_ref().map_or_else(Vec::new, |d| d.blobs.iter().enumerate().map(defect_of).collect()),
+        defects: job.decision.as_ref().map_or_else(Vec::new, |d| {
+            let mm = Millimetres::of(job);
+            d.blobs.iter().enumerate().map(|b| defect_of(b, mm.as_ref())).collect()
+        }),
         evidence,
         timing_ms: timing_of(job),
         simulated: station.simulated,
@@ -157,26 +162,49 @@ fn align_figures(job: &Job, template: Option<&Gray>, frame: &Gray) -> AlignFigur
     }
 }
 
-fn decision_figures(decision: Option<&Decision>, product: Option<&Product>) -> DecisionFigures {
-    let (threshold, min_area) = product.map_or((0.5, 1), |p| (f64::from(p.decision.threshold), p.decision.min_area_px));
+/// Sizes on the part, where the size of a template pixel is known and the frame is registered.
+struct Millimetres {
+    template_from_frame: Affine,
+    mm_per_px: f64,
+    mm2_per_frame_px: f64,
+}
+
+impl Millimetres {
+    fn of(job: &Job) -> Option<Self> {
+        let mm_per_px = job.product.as_ref()?.mm_per_px?;
+        let template_from_frame = job.registration.as_ref().filter(|r| r.accepted)?.frame_from_template.invert()?;
+        let mm2_per_frame_px = template_from_frame.determinant().abs() * mm_per_px * mm_per_px;
+        mm2_per_frame_px.is_finite().then_some(Self { template_from_frame, mm_per_px, mm2_per_frame_px })
+    }
+
+    /// From the template's first pixel, along its axes.
+    fn place(&self, (x, y): (f32, f32)) -> [f64; 2] {
+        let (x, y) = self.template_from_frame.apply(f64::from(x), f64::from(y));
+        [x * self.mm_per_px, y * self.mm_per_px]
+    }
+}
+
+fn decision_figures(job: &Job, view: Option<&View>) -> DecisionFigures {
+    let decision: Option<&Decision> = job.decision.as_ref();
+    let (threshold, min_area) = view.map_or((0.5, 1), |v| (f64::from(v.decision.threshold), v.decision.min_area_px));
     let max_score = decision.map_or(0.0, |d| f64::from(d.max_score));
     DecisionFigures {
         threshold,
         min_area_px: u32::try_from(min_area).unwrap_or(u32::MAX),
         max_score,
         ng_area_px: decision.map_or(0, |d| u32::try_from(d.ng_area_px).unwrap_or(u32::MAX)),
-        ng_area_mm2: None,
+        ng_area_mm2: decision.and_then(|d| Millimetres::of(job).map(|mm| d.ng_area_px as f64 * mm.mm2_per_frame_px)),
         margin: decision.map(|_| max_score - threshold),
     }
 }
 
-fn defect_of((index, blob): (usize, &decide::Blob)) -> Defect {
+fn defect_of((index, blob): (usize, &decide::Blob), mm: Option<&Millimetres>) -> Defect {
     let to_i32 = |v: usize| i32::try_from(v).unwrap_or(i32::MAX);
     Defect {
         id: u32::try_from(index + 1).unwrap_or(u32::MAX),
         bbox_px: [to_i32(blob.bbox.x), to_i32(blob.bbox.y), to_i32(blob.bbox.width), to_i32(blob.bbox.height)],
         centroid_px: Some([f64::from(blob.centroid.0), f64::from(blob.centroid.1)]),
-        centroid_mm: None,
+        centroid_mm: mm.map(|mm| mm.place(blob.centroid)),
         area_px: u32::try_from(blob.area_px).unwrap_or(u32::MAX),
         score_max: f64::from(blob.score_max),
         score_mean: Some(f64::from(blob.score_mean)),

@@ -9,12 +9,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::ledger::Token;
 use super::selftest::Probe;
+use super::steps::ImageLimits;
 use super::trigger::Reply;
-use crate::align::{Registration, TemplateModel};
+use crate::align::{self, Registration, TemplateModel};
+use crate::classical;
 use crate::clock::Timestamp;
 use crate::decide::{self, Decision};
+use crate::error::Result;
 use crate::frame::{FrameId, Gray, Map};
-use crate::template::Template;
+use crate::recipe::Detector;
+use crate::template::{Picture, Template};
 
 /// Why a frame's verdict is ERROR.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,15 +111,76 @@ fn noise_of(masks: &[u32; MASK_BINS]) -> f32 {
     0.0
 }
 
-/// What frames are compared with: one product's template, ready for use.
+/// One picture that frames are registered to.
 #[derive(Debug)]
-pub struct Product {
+pub struct View {
     /// The template and its identity.
-    pub template: Template,
+    pub template: Arc<Template>,
+    /// The picture of its bank, all in the coordinates of the first.
+    pub picture: Picture,
     /// Its side of the registration, computed once.
     pub model: TemplateModel,
-    /// How the defect map becomes a verdict.
+    /// How the defect map becomes a verdict, with the zones painted on this template.
     pub decision: decide::Settings,
+}
+
+/// What frames are compared with: one product's templates, ready for use, and how.
+#[derive(Debug)]
+pub struct Product {
+    /// The first view's template.
+    pub template: Arc<Template>,
+    /// Every picture of every template, at least one; the one registered with the highest confidence is compared with.
+    pub views: Vec<View>,
+    /// The recipe in force; none = as configured.
+    pub recipe_sha256: Option<String>,
+    /// Registration.
+    pub align: Arc<align::Settings>,
+    /// Largest shift of the template's centre from the frame's along each axis, px.
+    pub max_shift_px: Option<f64>,
+    /// Limits of the picture.
+    pub limits: ImageLimits,
+    /// What finds the defects.
+    pub detector: Detector,
+    /// What runs beside it, for the disagreement counter.
+    pub compare_with: Option<Detector>,
+    /// Settings of the comparators.
+    pub classical: classical::Settings,
+    /// Size of a template pixel on the part, mm.
+    pub mm_per_px: Option<f64>,
+}
+
+impl Product {
+    /// A product of these templates, each with its own decision: the network on the best registered picture, no limits of the picture.
+    ///
+    /// # Errors
+    /// What [`TemplateModel::new`] says, naming the template; [`crate::Kind::Internal`] without any template.
+    pub fn new(templates: Vec<(Arc<Template>, decide::Settings)>, align: &align::Settings) -> Result<Self> {
+        let mut views = Vec::new();
+        for (template, decision) in templates {
+            let first = Picture { sha256: template.sha256.clone(), image: Arc::clone(&template.image) };
+            for picture in std::iter::once(first).chain(template.bank.iter().cloned()) {
+                let mask = template.mask.as_deref().filter(|m| m.size() == picture.image.size());
+                let model = TemplateModel::new(&picture.image, mask, align)
+                    .map_err(|e| e.context(format!("template {} version {}", template.id, template.version)))?;
+                views.push(View { template: Arc::clone(&template), picture, model, decision: decision.clone() });
+            }
+        }
+        let Some(template) = views.first().map(|v| Arc::clone(&v.template)) else {
+            return Err(crate::Error::internal("a product needs a template"));
+        };
+        Ok(Self {
+            mm_per_px: template.meta.mm_per_px,
+            template,
+            views,
+            recipe_sha256: None,
+            align: Arc::new(align.clone()),
+            max_shift_px: None,
+            limits: ImageLimits::NONE,
+            detector: Detector::Ssds,
+            compare_with: None,
+            classical: classical::Settings::default(),
+        })
+    }
 }
 
 /// Time spent in each stage, and marks between them.
@@ -158,18 +223,22 @@ pub struct Job {
     pub product: Option<Arc<Product>>,
     /// Figures of the picture.
     pub stats: ImageStats,
+    /// Which of the product's views was registered.
+    pub view: usize,
     /// The pose.
     pub registration: Option<Registration>,
     /// The template in frame coordinates.
     pub warped: Gray,
     /// 255 where the template covers the frame.
     pub valid: Gray,
-    /// Not 0 where zones have the frame judged; used with zones on tiled frames only.
-    pub judged: Gray,
     /// Defect scores 0..1 in frame coordinates.
     pub map: Map,
+    /// The same of the detector that runs beside, when there is one.
+    pub second: Map,
     /// Verdict and blobs.
     pub decision: Option<Decision>,
+    /// What the detector that runs beside would have decided.
+    pub second_verdict: Option<decide::Verdict>,
     /// Set: the verdict is ERROR.
     pub fault: Option<Fault>,
     /// Time in each stage.
@@ -197,17 +266,25 @@ impl Job {
             image: Gray::default(),
             product: None,
             stats: ImageStats::default(),
+            view: 0,
             registration: None,
             warped: Gray::default(),
             valid: Gray::default(),
-            judged: Gray::default(),
             map: Map::default(),
+            second: Map::default(),
             decision: None,
+            second_verdict: None,
             fault: None,
             times: Times::default(),
             admitted: Instant::now(),
             probe: None,
         }
+    }
+
+    /// The view that was registered.
+    #[must_use]
+    pub fn view(&self) -> Option<&View> {
+        self.product.as_ref().and_then(|p| p.views.get(self.view))
     }
 
     /// Marks the frame as ERROR; the first fault stays.
@@ -217,14 +294,14 @@ impl Job {
 
     /// Clears everything but the pictures' memory.
     fn clear(&mut self) {
-        let (image, warped, valid, judged, map) = (
+        let (image, warped, valid, map, second) = (
             std::mem::take(&mut self.image),
             std::mem::take(&mut self.warped),
             std::mem::take(&mut self.valid),
-            std::mem::take(&mut self.judged),
             std::mem::take(&mut self.map),
+            std::mem::take(&mut self.second),
         );
-        *self = Self { image, warped, valid, judged, map, ..Self::new() };
+        *self = Self { image, warped, valid, map, second, ..Self::new() };
     }
 }
 

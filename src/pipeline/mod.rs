@@ -1,8 +1,8 @@
-//! The running line: capture → align → infer → decide → record, one named thread each, over bounded queues; overlays and the publisher
-//! follow behind the record stage, where they can delay nothing.
+//! The running line: capture → align → infer → decide → record, one named thread each, over bounded queues; evidence and the
+//! publisher follow behind the record stage, where they can delay nothing.
 //!
 //! ```text
-//! capture ─▶ [queue] ─▶ align ─▶ [queue] ─▶ infer ─▶ [queue] ─▶ decide ─▶ [queue] ─▶ record ─▶ overlays
+//! capture ─▶ [queue] ─▶ align ─▶ [queue] ─▶ infer ─▶ [queue] ─▶ decide ─▶ [queue] ─▶ record ─▶ archive
 //!     └──────── answered without inspection (overrun, unusable picture) ───────────────▲   └─▶ publisher
 //! ```
 //!
@@ -12,10 +12,12 @@
 //! - While results cannot be kept, the record stage holds what it has and tries again, and the source takes no frame.
 
 pub mod event;
+pub mod evidence;
+pub mod finders;
 pub mod frozen;
 pub mod job;
 pub mod ledger;
-pub mod overlay;
+pub mod registrar;
 pub mod selftest;
 pub mod source;
 pub mod stage;
@@ -30,21 +32,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::event::{Station, clock_state, event_of};
+use self::evidence::{Archivist, Sampling};
+use self::finders::Finders;
 use self::frozen::Frozen;
 use self::job::{Fault, Job, Pool, Product};
 use self::ledger::Ledger;
-use self::overlay::OverlayWriter;
+use self::registrar::Registrar;
 use self::selftest::{Probe, Report};
 use self::source::{OpenCamera, Overload, Source};
 use self::stage::{Context, Pulse, Stage};
-use self::steps::ImageLimits;
 use self::trigger::{Outcome, TriggerHandle};
-use crate::align::Aligner;
 use crate::clock::Clock;
 use crate::decide::Decider;
 use crate::error::{Error, Kind, Result};
 use crate::frame::FrameId;
 use crate::infer::{self, Detector};
+use crate::record::archive::writer::{Counts, Skipped};
 use crate::record::event::{Evidence, InspectionEvent, Verdict};
 use crate::record::store::Store;
 use crate::residual::{self, Remover};
@@ -53,6 +56,8 @@ use crate::status::Status;
 use crate::status::live::{Live, Part};
 use crate::telemetry::{Counter, Gauge, Telemetry};
 
+/// The stage that no result waits for.
+const ARCHIVE: &str = "archive";
 /// Most events in one commit.
 const RECORD_BATCH: usize = 64;
 
@@ -80,10 +85,6 @@ pub struct Settings {
     pub stall: Duration,
     /// So many identical frames are a frozen picture; 0 = off.
     pub frozen_frames: u32,
-    /// Limits on the picture.
-    pub limits: ImageLimits,
-    /// Registration.
-    pub align: crate::align::Settings,
     /// Removal of what registration leaves; `None` = off.
     pub residual: Option<residual::Settings>,
 }
@@ -102,8 +103,8 @@ pub struct Parts {
     pub station: Station,
     /// Called after every commit.
     pub committed: Box<dyn FnMut() + Send>,
-    /// Writes overlay pictures.
-    pub overlays: Option<OverlayWriter>,
+    /// Writes evidence.
+    pub archive: Option<Archivist>,
     /// Told of every recorded event, for those who show them live.
     pub watch: Option<Sender<Arc<InspectionEvent>>>,
     /// Shown every recorded part, for the page.
@@ -194,11 +195,11 @@ impl Pipeline {
         let Parts {
             open_camera,
             product,
-            mut detector,
+            detector,
             store,
             station,
             committed,
-            overlays,
+            archive,
             watch,
             live,
             shutdown,
@@ -225,18 +226,23 @@ impl Pipeline {
         }
 
         let mut stages = Vec::new();
-        let to_overlay = match overlays {
-            Some(mut writer) => {
-                let keep = writer.keep();
-                let (to_overlay, at_overlay) = bounded::<(Box<Job>, String)>(capacity.max(8));
-                let overlay_pool = pool.clone();
-                stages.push(Stage::batched("overlay", &context, at_overlay, None::<Sender<()>>, 1, move |batch, _, _| {
-                    for (job, event_id) in batch.drain(..) {
-                        writer.write(&job, &event_id);
-                        overlay_pool.put(job);
+        let to_archive = match archive {
+            Some(mut archivist) => {
+                let (sampling, counts) = (archivist.sampling(), archivist.counts());
+                let (queue, at_archive) = bounded::<(Box<Job>, Arc<InspectionEvent>)>(capacity.max(8));
+                let (archive_pool, own_drain, own_clock) = (pool.clone(), drain.clone(), Arc::clone(&clock));
+                stages.push(Stage::batched(ARCHIVE, &context, at_archive, None::<Sender<()>>, 1, move |batch, _, _| {
+                    for (job, event) in batch.drain(..) {
+                        if own_drain.is_over(own_clock.as_ref()) {
+                            archivist.counts().skip(Skipped::Busy);
+                        } else {
+                            // Why not is counted and told by the archivist; the result itself is safe.
+                            let _ = archivist.keep(&job, &event);
+                        }
+                        archive_pool.put(job);
                     }
                 })?);
-                Some((keep, to_overlay))
+                Some(ToArchive { sampling, counts, queue })
             }
             None => None,
         };
@@ -244,7 +250,7 @@ impl Pipeline {
             store: Some(store),
             station,
             committed,
-            to_overlay,
+            to_archive,
             watch,
             live,
             pool: pool.clone(),
@@ -253,6 +259,7 @@ impl Pipeline {
             drain: drain.clone(),
             clock: Arc::clone(&clock),
             counts: VerdictCounters::new(&telemetry),
+            disagreement: Disagreement::new(&telemetry),
             end_to_end: telemetry.histogram("ssds_end_to_end_seconds", "From capture to committed result.", &[]),
             events: Vec::new(),
         };
@@ -264,27 +271,34 @@ impl Pipeline {
             job
         })?);
 
+        let mut finders = Finders::new(Some(detector));
         let (own_drain, own_clock) = (drain.clone(), Arc::clone(&clock));
         let figures = InferFigures::new(&telemetry);
         stages.push(Stage::each("infer", &context, at_infer, to_decide, move |mut job: Box<Job>| {
             abort_when_over(&mut job, &own_drain, own_clock.as_ref());
             match &mut job.probe {
-                Some(probe) => probe.infer(&mut detector),
+                Some(probe) => {
+                    if let Some(network) = finders.network_mut() {
+                        probe.infer(network);
+                    }
+                }
                 None => {
-                    steps::infer(&mut job, &mut detector);
-                    figures.count(&job, &detector);
+                    steps::infer(&mut job, &mut finders);
+                    if let Some(network) = finders.network() {
+                        figures.count(&job, network);
+                    }
                 }
             }
             job
         })?);
 
-        let mut aligner = Aligner::new(&settings.align);
+        let mut registrar = Registrar::new();
         let mut remover = settings.residual.as_ref().map(Remover::new).transpose()?;
         let (own_drain, own_clock) = (drain.clone(), Arc::clone(&clock));
-        let (limits, max_age) = (settings.limits, settings.max_age);
+        let max_age = settings.max_age;
         stages.push(Stage::each("align", &context, at_align.clone(), to_infer, move |mut job: Box<Job>| {
             if let Some(probe) = &mut job.probe {
-                probe.align(&mut aligner);
+                probe.align(&mut registrar);
                 return job;
             }
             abort_when_over(&mut job, &own_drain, own_clock.as_ref());
@@ -295,7 +309,7 @@ impl Pipeline {
                     format!("the frame is {} ms old; camera.max_age_ms is {}", age.as_millis(), max_age.as_millis()),
                 );
             }
-            steps::align(&mut job, &mut aligner, remover.as_mut(), &limits);
+            steps::align(&mut job, &mut registrar, remover.as_mut());
             job
         })?);
 
@@ -327,10 +341,10 @@ impl Pipeline {
         Ok(Self { stages, drain, drain_limit, clock, queues, probes, product: own_product, hold, ledger, trigger })
     }
 
-    /// The stages' signs of life.
+    /// The signs of life of the stages that a result needs; the archive may wait for a slow disk as long as it likes.
     #[must_use]
     pub fn pulses(&self) -> Vec<(&'static str, Pulse)> {
-        self.stages.iter().map(|s| (s.name, s.pulse.clone())).collect()
+        self.stages.iter().filter(|s| s.name != ARCHIVE).map(|s| (s.name, s.pulse.clone())).collect()
     }
 
     /// Whether every thread has ended.
@@ -367,7 +381,7 @@ impl Pipeline {
             let name = stage.name;
             if !stage.join_until(deadline) {
                 log::error!("stage {name} did not end in time");
-                clean = false;
+                clean &= name == ARCHIVE;
             }
         }
         clean
@@ -430,13 +444,76 @@ impl VerdictCounters {
     }
 }
 
-/// The record stage: commits, then tells the publisher and the overlay writer.
+/// Most recent parts that two detectors judged, and how often they disagreed.
+struct Disagreement {
+    compared: Counter,
+    disagreed: Counter,
+    recent: std::collections::VecDeque<bool>,
+}
+
+impl Disagreement {
+    /// Parts looked back on.
+    const WINDOW: usize = 100;
+    /// Fewest parts that say something.
+    const FEWEST: usize = 20;
+    /// Share of disagreements from which a person should look: the parts are unlike those that the network was made for, or the
+    /// template, the light or the comparator's settings no longer fit.
+    const SHARE: f64 = 0.2;
+
+    fn new(telemetry: &Telemetry) -> Self {
+        Self {
+            compared: telemetry.counter("ssds_detector_compared_total", "Parts judged by two detectors.", &[]),
+            disagreed: telemetry.counter("ssds_detector_disagreements_total", "Parts on which two detectors disagreed.", &[]),
+            recent: std::collections::VecDeque::with_capacity(Self::WINDOW),
+        }
+    }
+
+    fn take(&mut self, job: &Job, status: &Status) {
+        let (Some(first), Some(second)) = (job.decision.as_ref(), job.second_verdict) else {
+            if job.decision.is_some() && !self.recent.is_empty() && job.product.as_ref().is_some_and(|p| p.compare_with.is_none())
+            {
+                // A recipe without a second detector is in force now.
+                self.recent.clear();
+                status.update(|f| f.disagreement = None);
+            }
+            return;
+        };
+        let differ = first.verdict != second;
+        self.compared.inc();
+        if differ {
+            self.disagreed.inc();
+        }
+        if self.recent.len() == Self::WINDOW {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(differ);
+        let (n, of) = (self.recent.iter().filter(|d| **d).count(), self.recent.len());
+        let alarm = of >= Self::FEWEST && n as f64 >= Self::SHARE * of as f64;
+        let names = job.product.as_ref().map(|p| (p.detector.name(), p.compare_with.map_or("", crate::recipe::Detector::name)));
+        let (a, b) = names.unwrap_or_default();
+        let text = alarm.then(|| format!("{a} and {b} disagreed on {n} of the last {of} parts"));
+        status.update(|f| {
+            if f.disagreement.is_some() != text.is_some() {
+                f.disagreement = text;
+            }
+        });
+    }
+}
+
+/// The way to the archive.
+struct ToArchive {
+    sampling: Sampling,
+    counts: Counts,
+    queue: Sender<(Box<Job>, Arc<InspectionEvent>)>,
+}
+
+/// The record stage: commits, then tells the publisher and the archive.
 struct Recorder {
     /// There until the stage ends, which closes it in order.
     store: Option<Store>,
     station: Station,
     committed: Box<dyn FnMut() + Send>,
-    to_overlay: Option<(overlay::Keep, Sender<(Box<Job>, String)>)>,
+    to_archive: Option<ToArchive>,
     watch: Option<Sender<Arc<InspectionEvent>>>,
     live: Option<Live>,
     pool: Pool,
@@ -445,6 +522,7 @@ struct Recorder {
     drain: Drain,
     clock: Arc<dyn Clock>,
     counts: VerdictCounters,
+    disagreement: Disagreement,
     end_to_end: crate::telemetry::Histogram,
     events: Vec<InspectionEvent>,
 }
@@ -468,14 +546,17 @@ impl Recorder {
         }
         let clock_state = clock_state();
         // The queue has one sender, this one: room seen now stays room.
-        let mut room = self.to_overlay.as_ref().map_or(0, |(_, q)| q.capacity().unwrap_or(0).saturating_sub(q.len()));
-        let mut overlays = Vec::with_capacity(batch.len());
+        let mut room = self.to_archive.as_ref().map_or(0, |a| a.queue.capacity().unwrap_or(0).saturating_sub(a.queue.len()));
+        let mut archived = Vec::with_capacity(batch.len());
         self.events.clear();
         for job in batch.iter() {
-            let wanted = self.to_overlay.as_ref().is_some_and(|(keep, _)| overlay::wants(*keep, job));
+            let wanted = self.to_archive.as_mut().is_some_and(|a| a.sampling.wants(job));
             let granted = wanted && room > 0;
             room -= usize::from(granted);
-            overlays.push(granted);
+            if let Some(archive) = self.to_archive.as_ref().filter(|_| wanted && !granted) {
+                archive.counts.skip(Skipped::Busy);
+            }
+            archived.push(granted);
             let mut event = event_of(job, &self.station, clock_state, None);
             if granted {
                 let uri = format!("/api/v1/inspections/{}", event.event_id);
@@ -492,7 +573,7 @@ impl Recorder {
             return;
         }
         (self.committed)();
-        for ((mut job, event), overlay) in batch.drain(..).zip(self.events.drain(..)).zip(overlays) {
+        for ((mut job, event), archived) in batch.drain(..).zip(self.events.drain(..)).zip(archived) {
             if let Some(token) = &mut job.token {
                 token.recorded();
             }
@@ -502,17 +583,19 @@ impl Recorder {
             }
             self.end_to_end.observe(job.admitted.elapsed() + job.times.capture);
             log::info!("{}", line_of(&event, job.id));
-            let event_id = event.event_id.clone();
+            self.disagreement.take(&job, &self.status);
             if let Some(live) = &self.live {
                 live.part(&part_of(&event, &job));
             }
+            let event = Arc::new(event);
             if let Some(watch) = &self.watch {
                 // A slow watcher misses lines; it never delays recording.
-                let _ = watch.try_send(Arc::new(event));
+                let _ = watch.try_send(Arc::clone(&event));
             }
-            match (&self.to_overlay, overlay) {
-                (Some((_, queue)), true) => {
-                    if let Err(e) = queue.try_send((job, event_id)) {
+            match (&self.to_archive, archived) {
+                (Some(archive), true) => {
+                    if let Err(e) = archive.queue.try_send((job, event)) {
+                        archive.counts.skip(Skipped::Busy);
                         self.pool.put(e.into_inner().0);
                     }
                 }
@@ -571,8 +654,8 @@ impl Recorder {
 
 /// What the page shows of a part.
 fn part_of<'a>(event: &'a InspectionEvent, job: &'a Job) -> Part<'a> {
-    let outline = match (&job.registration, &job.product) {
-        (Some(r), Some(p)) if r.accepted => Some((r.frame_from_template, p.template.image.size())),
+    let outline = match (&job.registration, job.view()) {
+        (Some(r), Some(v)) if r.accepted => Some((r.frame_from_template, v.picture.image.size())),
         _ => None,
     };
     Part { event, frame: &job.image, blobs: job.decision.as_ref().map_or(&[][..], |d| &d.blobs[..]), outline }

@@ -15,7 +15,7 @@ use crossbeam_channel::Sender;
 use serde::Serialize;
 
 use super::job::Product;
-use crate::align::Aligner;
+use super::registrar::Registrar;
 use crate::clock::Clock;
 use crate::geometry::Affine;
 use crate::infer::{Detector, Parity};
@@ -103,7 +103,7 @@ impl Probe {
     }
 
     /// In the registration stage.
-    pub fn align(&mut self, aligner: &mut Aligner) {
+    pub fn align(&mut self, registrar: &mut Registrar) {
         let Some(product) = &self.product else {
             let message = Some("no template is active".to_owned());
             self.report.registration =
@@ -112,9 +112,9 @@ impl Probe {
         };
         let (begun, image) = (Instant::now(), &product.template.image);
         // Neither starts from a part's pose, nor leaves its own to the next part.
-        aligner.forget_pose();
-        let found = aligner.align(&product.model, image);
-        aligner.forget_pose();
+        registrar.forget_pose();
+        let (_, found) = registrar.register(product, image);
+        registrar.forget_pose();
         let (width, height) = image.size();
         let error = found.frame_from_template.corner_error(&Affine::IDENTITY, width, height);
         let message = match &found.refusal {

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
+use super::finders::Finders;
 use super::job::{ImageStats, Job};
-use crate::align::{Aligner, Refusal, warp};
-use crate::decide::{Decider, Role, ZoneMap};
-use crate::frame::Gray;
+use super::registrar::Registrar;
+use crate::align::{Refusal, warp};
+use crate::decide::Decider;
 use crate::geometry::Affine;
-use crate::infer::Detector;
 use crate::residual::Remover;
 
 /// Limits that a frame must keep before it is compared.
@@ -61,19 +61,39 @@ impl ImageLimits {
 }
 
 /// Checks the picture, registers the template to it, warps the template onto it and removes the shift that a rigid pose leaves.
-pub fn align(job: &mut Job, aligner: &mut Aligner, remover: Option<&mut Remover>, limits: &ImageLimits) {
+pub fn align(job: &mut Job, registrar: &mut Registrar, remover: Option<&mut Remover>) {
     if job.fault.is_some() {
         return;
     }
     let start = Instant::now();
     job.stats = ImageStats::of(&job.image);
-    if let Some((code, message)) = limits.broken_by(&job.stats) {
-        job.fail(code, message);
-    } else if let Some(product) = job.product.clone() {
-        let registration = aligner.align(&product.model, &job.image);
-        if registration.accepted {
-            let pose = registration.frame_from_template;
-            warp::warp_template(&product.template.image, &pose, job.image.size(), &mut job.warped, &mut job.valid);
+    // What an earlier frame left is not this one's.
+    job.warped.reset(0, 0);
+    job.valid.reset(0, 0);
+    if let Some(product) = job.product.clone() {
+        if let Some((code, message)) = product.limits.broken_by(&job.stats) {
+            job.fail(code, message);
+            job.times.align = start.elapsed();
+            return;
+        }
+        let (view, registration) = registrar.register(&product, &job.image);
+        job.view = view;
+        let (template, picture) = (&product.views[view].template, &product.views[view].picture);
+        let pose = registration.frame_from_template;
+        let (dx, dy) = pose.centre_shift(picture.image.size(), job.image.size());
+        if registration.accepted
+            && let Some(most) = product.max_shift_px
+            && !(dx.abs() <= most && dy.abs() <= most)
+        {
+            let name = &template.id;
+            job.fail(
+                "ALIGN_FAIL",
+                format!(
+                    "the centre of template {name} lies ({dx:.1}, {dy:.1}) px from the frame's; align.max_shift_px is {most}"
+                ),
+            );
+        } else if registration.accepted {
+            warp::warp_template(&picture.image, &pose, job.image.size(), &mut job.warped, &mut job.valid);
             if let Some(remover) = remover
                 && let Err(e) = remover.remove(&mut job.warped, &mut job.valid, &job.image)
             {
@@ -82,13 +102,13 @@ pub fn align(job: &mut Job, aligner: &mut Aligner, remover: Option<&mut Remover>
         } else {
             let why = match registration.refusal {
                 Some(r @ Refusal::FrameSize) => {
-                    let ((w, h), (tw, th)) = (job.image.size(), product.template.image.size());
+                    let ((w, h), (tw, th)) = (job.image.size(), picture.image.size());
                     format!(": the frame is {w} x {h} px, the template {tw} x {th}: {r}")
                 }
                 Some(r) => format!(": {r}"),
                 None => String::new(),
             };
-            let name = &product.template.id;
+            let name = &template.id;
             job.fail(
                 "ALIGN_FAIL",
                 format!("template {name} was not found in the frame (confidence {:.2}){why}", registration.confidence),
@@ -101,45 +121,14 @@ pub fn align(job: &mut Job, aligner: &mut Aligner, remover: Option<&mut Remover>
     job.times.align = start.elapsed();
 }
 
-/// Runs the network on the frame and the warped template. Of a frame in several tiles only those are computed in which something is judged.
-pub fn infer(job: &mut Job, detector: &mut Detector) {
+/// Runs the product's detector on the frame and the warped template, and the one beside it.
+pub fn infer(job: &mut Job, finders: &mut Finders) {
     if job.fault.is_some() {
         return;
     }
     let start = Instant::now();
-    let zones = job.product.as_deref().and_then(|p| p.decision.zones.clone());
-    let back = job.registration.as_ref().and_then(|r| r.frame_from_template.invert());
-    let judged = match (zones, back) {
-        (Some(zones), Some(back)) if detector.is_tiled(job.image.size()) => {
-            draw_judged(&zones, &back, job.image.size(), &mut job.judged);
-            Some(&job.judged)
-        }
-        _ => None,
-    };
-    if let Err(e) = detector.detect_within(&job.warped, &job.valid, &job.image, judged, &mut job.map) {
-        job.fail(crate::infer::Fault::of(&e).code(), e.message());
-    }
+    finders.find(job);
     job.times.infer = start.elapsed();
-}
-
-/// Draws 255 where a frame pixel falls, by the nearest template pixel, on what is judged; the decision looks zones up in the same way.
-fn draw_judged(zones: &ZoneMap, template_from_frame: &Affine, size: (usize, usize), out: &mut Gray) {
-    let mut kept = [0_u8; 256];
-    kept[0] = if zones.judges_outside() { 255 } else { 0 };
-    for (kept, zone) in kept[1..].iter_mut().zip(zones.zones()) {
-        *kept = if zone.role == Role::Inspect { 255 } else { 0 };
-    }
-    let labels = zones.labels();
-    let (right, bottom) = (labels.width() as i64 - 1, labels.height() as i64 - 1);
-    out.resize_for_overwrite(size.0, size.1);
-    for y in 0..size.1 {
-        for (x, out) in out.row_mut(y).iter_mut().enumerate() {
-            let (tx, ty) = template_from_frame.apply(x as f64, y as f64);
-            let tx = ((tx + 0.5).floor() as i64).clamp(0, right) as usize;
-            let ty = ((ty + 0.5).floor() as i64).clamp(0, bottom) as usize;
-            *out = kept[usize::from(labels.get(tx, ty))];
-        }
-    }
 }
 
 /// Turns the defect map into a verdict.
@@ -148,11 +137,20 @@ pub fn decide(job: &mut Job, decider: &mut Decider) {
         return;
     }
     let start = Instant::now();
-    if let Some(product) = job.product.clone() {
+    if let Some(product) = job.product.clone()
+        && let Some(view) = product.views.get(job.view)
+    {
         let pose = job.registration.as_ref().map_or(Affine::IDENTITY, |r| r.frame_from_template);
-        match decider.decide_posed(&job.map, &job.valid, &job.image, &job.warped, &product.decision, &pose) {
+        match decider.decide_posed(&job.map, &job.valid, &job.image, &job.warped, &view.decision, &pose) {
             Ok(decision) => job.decision = Some(decision),
             Err(e) => job.fail("INTERNAL", format!("{e:#}")),
+        }
+        if product.compare_with.is_some() && job.second.size() == job.image.size() {
+            match decider.decide_posed(&job.second, &job.valid, &job.image, &job.warped, &view.decision, &pose) {
+                Ok(second) => job.second_verdict = Some(second.verdict),
+                // The detector in force has decided; the one beside it only watches.
+                Err(e) => log::warn!("frame {}: the detector beside did not decide: {e:#}", job.id),
+            }
         }
     }
     job.times.decide = start.elapsed();
@@ -171,35 +169,6 @@ pub fn verdict_word(job: &Job) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::{self, Shape, Zone};
-
-    #[test]
-    fn what_is_judged_is_what_the_decision_looks_at() {
-        let square = |x: f64, y: f64, side: f64| Shape::Polygon(vec![(x, y), (x + side, y), (x + side, y + side), (x, y + side)]);
-        let zone = |name: &str, role, shape| Zone {
-            name: name.into(),
-            role,
-            shape,
-            threshold: None,
-            low_threshold: None,
-            min_area_px: None,
-        };
-        let zones = vec![zone("a", Role::Inspect, square(10.0, 10.0, 30.0)), zone("b", Role::Ignore, square(20.0, 20.0, 8.0))];
-        for outside in [false, true] {
-            let map = ZoneMap::new((60, 50), zones.clone(), outside, &decide::Settings::default()).unwrap();
-            let pose = Affine::similarity(0.3, 1.1, 12.0, 7.0);
-            let back = pose.invert().unwrap();
-            let mut judged = Gray::default();
-            draw_judged(&map, &back, (80, 70), &mut judged);
-            for y in 0..70 {
-                for x in 0..80 {
-                    let (tx, ty) = back.apply(x as f64, y as f64);
-                    let wanted = map.zone_at(tx, ty).map_or(outside, |zone| zone.role == Role::Inspect);
-                    assert_eq!(judged.get(x, y) != 0, wanted, "({x}, {y})");
-                }
-            }
-        }
-    }
 
     #[test]
     fn each_limit_has_its_code_and_names_its_setting() {

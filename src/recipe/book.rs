@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/applied/SHA256/recipe.toml   a recipe as it was applied, with its masks beside it
+//! ROOT/products/PRODUCT             the hash of the one last applied for a product
 //! ROOT/active.json                  the one in force and those before it
 //! ```
 //! A recipe is copied here when it is applied, and the daemon reads only this copy: an edit that went wrong cannot stop the line, the
@@ -65,7 +66,60 @@ impl Book {
         }
         let surplus = before.len().saturating_sub(HISTORY);
         before.drain(..surplus);
+        let products = self.root.join("products");
+        fs::create_dir_all(&products).map_err(|e| Error::io(format!("recipe book {}", products.display()), e))?;
+        replace(&products.join(&recipe.product), recipe.sha256.as_bytes())?;
         self.write(&Active { sha256: recipe.sha256.clone(), product: recipe.product.clone(), activated_at: at, before })
+    }
+
+    /// The recipe last applied for the product `name`, or else the one whose hash begins with it (at least 8 digits).
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when several hashes begin so; as [`Book::load`].
+    pub fn look_up(&self, name: &str) -> Result<Option<Recipe>> {
+        if crate::template::check_id(&format!("{name}/x")).is_err() {
+            return Ok(None);
+        }
+        let path = self.root.join("products").join(name);
+        match fs::read_to_string(&path) {
+            Ok(sha256) => return self.load(sha256.trim()).map(Some),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("recipe book {}", path.display()), e));
+            }
+            Err(_) => {}
+        }
+        if name.len() < 8 || !name.chars().all(|c| c.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let matching: Vec<String> = self.hashes()?.into_iter().filter(|sha| sha.starts_with(name)).collect();
+        match matching.as_slice() {
+            [] => Ok(None),
+            [sha256] => self.load(sha256).map(Some),
+            _ => Err(Error::new(Kind::Usage, format!("recipe {name:?}: {} hashes begin so; more digits wanted", matching.len()))),
+        }
+    }
+
+    /// Every recipe that was applied, by product, then hash. Damaged ones are left out: [`Book::load`] names their fault.
+    ///
+    /// # Errors
+    /// I/O faults.
+    pub fn list(&self) -> Result<Vec<Recipe>> {
+        let mut out: Vec<Recipe> = self.hashes()?.iter().filter_map(|sha| self.load(sha).ok()).collect();
+        out.sort_by(|a, b| (&a.product, &a.sha256).cmp(&(&b.product, &b.sha256)));
+        Ok(out)
+    }
+
+    fn hashes(&self) -> Result<Vec<String>> {
+        let folder = self.root.join("applied");
+        let what = |e| Error::io(format!("recipe book {}", folder.display()), e);
+        let mut out = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(what)? {
+            let name = entry.map_err(what)?.file_name().to_string_lossy().into_owned();
+            if name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit()) {
+                out.push(name);
+            }
+        }
+        Ok(out)
     }
 
     /// The recipe that was in force before the present one; put it in force with [`Book::roll_back`] once it is prepared.

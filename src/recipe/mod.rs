@@ -57,7 +57,9 @@ impl Detector {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// The detector of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
         if name == "ssds" { Some(Detector::Ssds) } else { Method::from_name(name).map(Detector::Classical) }
     }
 }
@@ -74,6 +76,18 @@ pub enum TriggerMode {
     Software,
     /// A digital input.
     Gpio,
+}
+
+impl TriggerMode {
+    /// The name in recipes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            TriggerMode::FreeRun => "free_run",
+            TriggerMode::Software => "software",
+            TriggerMode::Gpio => "gpio",
+        }
+    }
 }
 
 /// Limits of the picture itself; none = as configured.
@@ -111,6 +125,7 @@ pub struct DecisionChanges {
     threshold: Option<f64>,
     low_threshold: Option<f64>,
     min_area_px: Option<usize>,
+    min_size_px: Option<usize>,
     edge_margin_px: Option<usize>,
     merge_distance_px: Option<usize>,
     max_defects: Option<usize>,
@@ -193,6 +208,7 @@ impl Recipe {
             threshold,
             low_threshold: d.low_threshold.map(|v| v as f32).or(base.low_threshold).map(|low| low.min(threshold)),
             min_area_px: d.min_area_px.unwrap_or(base.min_area_px),
+            min_size_px: d.min_size_px.unwrap_or(base.min_size_px),
             edge_margin_px: d.edge_margin_px.unwrap_or(base.edge_margin_px),
             merge_distance_px: d.merge_distance_px.unwrap_or(base.merge_distance_px),
             max_defects: d.max_defects.unwrap_or(base.max_defects),
@@ -284,6 +300,8 @@ const DECISION: &[&str] = &[
     "low_threshold",
     "min_area_px",
     "min_area_mm2",
+    "min_size_px",
+    "min_size_mm",
     "edge_margin_px",
     "merge_distance_px",
     "max_defects",
@@ -297,7 +315,18 @@ const IMAGE: &[&str] = &["min_mean", "max_mean", "max_saturated_frac", "min_focu
 const ALIGN: &[&str] = &["max_rotation_degrees", "min_scale", "max_scale", "min_confidence", "max_shift_px"];
 const TRIGGER: &[&str] = &["mode"];
 const CLASSICAL: &[&str] = &["match_light", "absdiff_tolerance_px", "absdiff_gray", "variation_absolute", "variation_factor"];
-const ZONE: &[&str] = &["name", "role", "polygon", "mask", "threshold", "low_threshold", "min_area_px", "min_area_mm2"];
+const ZONE: &[&str] = &[
+    "name",
+    "role",
+    "polygon",
+    "mask",
+    "threshold",
+    "low_threshold",
+    "min_area_px",
+    "min_area_mm2",
+    "min_size_px",
+    "min_size_mm",
+];
 
 /// Largest area and count that a setting may name.
 const MANY: i64 = 1_000_000_000;
@@ -430,6 +459,7 @@ fn read_decision(r: &mut Reader<'_>, s: &Section<'_>, mm_per_px: Option<f64>) ->
         threshold,
         low_threshold,
         min_area_px: area(r, s, "min_area", 1, mm_per_px),
+        min_size_px: length(r, s, "min_size", mm_per_px),
         edge_margin_px: r.integer(s, "edge_margin_px", 0, 1000).map(|v| v as usize),
         merge_distance_px: r.integer(s, "merge_distance_px", 0, 100).map(|v| v as usize),
         max_defects: r.integer(s, "max_defects", 0, MANY).map(|v| v as usize),
@@ -454,19 +484,28 @@ fn thresholds(r: &mut Reader<'_>, s: &Section<'_>) -> (Option<f64>, Option<f64>)
 
 /// `<stem>_px`, or `<stem>_mm2` through the size of a pixel: the least number of pixels that covers it.
 fn area(r: &mut Reader<'_>, s: &Section<'_>, stem: &str, least: i64, mm_per_px: Option<f64>) -> Option<usize> {
-    let (px_key, mm2_key) = (format!("{stem}_px"), format!("{stem}_mm2"));
-    let px = r.integer(s, &px_key, least, MANY);
-    let mm2 = r.number(s, &mm2_key, 1e-9, 1e9);
-    match (px, mm2, mm_per_px) {
+    measure(r, s, (&format!("{stem}_px"), &format!("{stem}_mm2")), least, mm_per_px.map(|size| size * size))
+}
+
+/// `<stem>_px`, or `<stem>_mm`: the least number of pixels that reaches it.
+fn length(r: &mut Reader<'_>, s: &Section<'_>, stem: &str, mm_per_px: Option<f64>) -> Option<usize> {
+    measure(r, s, (&format!("{stem}_px"), &format!("{stem}_mm")), 1, mm_per_px)
+}
+
+/// One of two keys, in pixels or in units of which one pixel has `unit`.
+fn measure(r: &mut Reader<'_>, s: &Section<'_>, (px_key, mm_key): (&str, &str), least: i64, unit: Option<f64>) -> Option<usize> {
+    let px = r.integer(s, px_key, least, MANY);
+    let mm = r.number(s, mm_key, 1e-9, 1e9);
+    match (px, mm, unit) {
         (Some(_), Some(_), _) => {
-            r.fault_at(s, &mm2_key, format!("{} and {} are both set; one of them wanted", s.path(&px_key), s.path(&mm2_key)));
+            r.fault_at(s, mm_key, format!("{} and {} are both set; one of them wanted", s.path(px_key), s.path(mm_key)));
             None
         }
         (None, Some(_), None) => {
-            r.fault_at(s, &mm2_key, format!("{} is set, so mm_per_px must be set too", s.path(&mm2_key)));
+            r.fault_at(s, mm_key, format!("{} is set, so mm_per_px must be set too", s.path(mm_key)));
             None
         }
-        (None, Some(mm2), Some(size)) => Some((mm2 / (size * size)).ceil().max(least as f64) as usize),
+        (None, Some(mm), Some(unit)) => Some((mm / unit).ceil().max(least as f64) as usize),
         (px, None, _) => px.map(|v| v as usize),
     }
 }
@@ -498,6 +537,7 @@ fn read_zone(
     };
     let (threshold, low_threshold) = thresholds(r, s);
     let min_area_px = area(r, s, "min_area", 1, mm_per_px);
+    let min_size_px = length(r, s, "min_size", mm_per_px);
     let polygon = r.points(s, "polygon");
     let mask = r.text(s, "mask");
     let shape = match (polygon, mask) {
@@ -516,6 +556,7 @@ fn read_zone(
         threshold: threshold.map(|v| v as f32),
         low_threshold: low_threshold.map(|v| v as f32),
         min_area_px,
+        min_size_px,
     })
 }
 

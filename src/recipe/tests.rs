@@ -17,6 +17,7 @@ judge_outside_zones = false
 threshold = 0.6
 low_threshold = 0.3
 min_area_mm2 = 0.055
+min_size_mm = 0.21
 edge_margin_px = 3
 merge_distance_px = 0
 max_defects = 2
@@ -76,6 +77,7 @@ fn a_full_recipe_is_read() {
             threshold: 0.6,
             low_threshold: Some(0.3),
             min_area_px: 6,
+            min_size_px: 3,
             edge_margin_px: 3,
             merge_distance_px: 0,
             max_defects: 2,
@@ -84,7 +86,7 @@ fn a_full_recipe_is_read() {
             polarity: Polarity::Dark,
             zones: None,
         },
-        "0.055 mm² of 0.01 mm² pixels are 5.5, so 6"
+        "0.055 mm² of 0.01 mm² pixels are 5.5, so 6; 0.21 mm of 0.1 mm are 2.1, so 3"
     );
     let a = r.align(&align::Settings::default());
     assert_eq!((a.max_rotation_degrees, a.min_scale, a.max_scale, a.min_confidence), (10.0, 0.95, 1.05, 0.5));

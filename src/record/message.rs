@@ -150,11 +150,13 @@ pub enum AlarmCode {
     DiskLow,
     /// Inference runs on another provider than the first choice.
     EngineFallback,
+    /// The detector in force and the one beside it disagree too often.
+    DetectorDisagreement,
 }
 
 impl AlarmCode {
     /// All codes.
-    pub const ALL: [AlarmCode; 10] = [
+    pub const ALL: [AlarmCode; 11] = [
         AlarmCode::CameraLost,
         AlarmCode::CameraFrozen,
         AlarmCode::LightDrift,
@@ -165,6 +167,7 @@ impl AlarmCode {
         AlarmCode::SpoolDamaged,
         AlarmCode::DiskLow,
         AlarmCode::EngineFallback,
+        AlarmCode::DetectorDisagreement,
     ];
 
     /// The topic's last level.
@@ -181,6 +184,7 @@ impl AlarmCode {
             AlarmCode::SpoolDamaged => "spool_damaged",
             AlarmCode::DiskLow => "disk_low",
             AlarmCode::EngineFallback => "engine_fallback",
+            AlarmCode::DetectorDisagreement => "detector_disagreement",
         }
     }
 }

@@ -153,9 +153,14 @@ fn shares_come_out_as_set() {
     let n = 600;
     let samples: Vec<Sample> = (0..n).map(|i| sample(&config, 3, i)).collect();
     let share = |f: fn(&Sample) -> bool| samples.iter().filter(|s| f(s)).count() as f32 / n as f32;
-    // `clean_share` are made without a defect; on small pictures more end clean, because what nobody could see is not labelled.
-    let clean = share(|s| s.clean);
-    assert!((config.clean_share..=0.45).contains(&clean), "clean {clean}");
+    // Made without a defect: exactly `clean_share` of a binomial, four standard deviations either way.
+    let spared = share(|s| s.notes.defects == 0 && !s.notes.part_defect);
+    let deviation = (config.clean_share * (1.0 - config.clean_share) / n as f32).sqrt();
+    assert!((spared - config.clean_share).abs() < 4.0 * deviation, "made without a defect: {spared}");
+    assert!(samples.iter().all(|s| s.clean || s.notes.defects > 0 || s.notes.part_defect), "a label without a defect");
+    // On small pictures more end clean, because what nobody could see is not labelled.
+    let unseen = share(|s| s.clean && (s.notes.defects > 0 || s.notes.part_defect));
+    assert!(unseen < 0.2, "painted and not labelled: {unseen}");
     let binarised = share(|s| s.notes.binarised);
     assert!((binarised - config.binarised_share).abs() < 0.06, "binarised {binarised}");
     let warped = share(|s| s.notes.local_warp);

@@ -166,7 +166,7 @@ fn product_json(line: &Line) -> Value {
         let (width, height) = t.image.size();
         json!({
             "name": t.product(), "template": { "id": t.id, "version": t.version, "sha256": t.sha256, "size_px": [width, height] },
-            "zones": p.decision.zones.as_ref().map_or(0, |z| z.zones().len()),
+            "zones": p.views.first().and_then(|v| v.decision.zones.as_ref()).map_or(0, |z| z.zones().len()),
         })
     })
 }
@@ -198,7 +198,7 @@ impl Http {
             clock,
             live,
             reader: Mutex::new(reader),
-            pictures: Pictures::new(folders.archive.clone()),
+            pictures: Pictures::new(folders.archive.clone(), folders.templates.clone()),
             folders,
             access,
             station,

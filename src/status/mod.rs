@@ -76,6 +76,8 @@ pub struct Facts {
     pub halted: bool,
     /// Standing alarms, in the order in which they came.
     pub alarms: Vec<Alarm>,
+    /// The detector in force and the one beside it disagree too often; how often.
+    pub disagreement: Option<String>,
 }
 
 /// Shared view of the facts; cloning shares it.

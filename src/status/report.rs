@@ -264,6 +264,8 @@ impl Reporter {
         self.alarm(AlarmCode::DiskLow, disk_finding(self.free_bytes, self.min_free_bytes, stands));
         let fallback = self.fallback.clone().map(|why| Finding::new(Severity::Warning, why));
         self.alarm(AlarmCode::EngineFallback, fallback);
+        let disagreement = facts.disagreement.map(|what| Finding::new(Severity::Warning, what));
+        self.alarm(AlarmCode::DetectorDisagreement, disagreement);
     }
 
     /// Asks the system for the free space, once a second.

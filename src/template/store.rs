@@ -279,6 +279,14 @@ impl Store {
         Ok(Picture { sha256: sha256.to_owned(), image: Arc::new(decode_gray(&bytes, &self.object_path(sha256))?) })
     }
 
+    /// The file of the picture with this SHA-256, checked.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`] when it is not here, [`Kind::Data`] when it is damaged.
+    pub fn picture_file(&self, sha256: &str) -> Result<Vec<u8>> {
+        self.get_object(sha256)
+    }
+
     /// The version in force, if any.
     ///
     /// # Errors

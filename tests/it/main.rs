@@ -5,6 +5,7 @@
 mod bad_input;
 mod commands;
 mod deploy;
+mod evidence;
 mod faults;
 mod guide;
 mod http;

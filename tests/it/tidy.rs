@@ -43,6 +43,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nokhwa", &["capture"]),
     ("v4l", &["capture"]),
     ("aravis", &["capture"]),
+    ("base64", &["cmd"]),
     ("rustfft", &["align"]),
     ("realfft", &["align"]),
     ("burn", &["train"]),

@@ -13,13 +13,11 @@ use serde_json::{Value, json};
 use super::Picture;
 use super::figures::Series;
 use super::stages::{Bench, STAGES, Timed, spool};
-use crate::align;
 use crate::capture::{Camera, Captured, Grab};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::infer::{self, Detector};
 use crate::pipeline::source::Overload;
-use crate::pipeline::steps::ImageLimits;
 use crate::pipeline::{ActiveProduct, Parts, Pipeline, Settings};
 use crate::record::event::InspectionEvent;
 use crate::shutdown::Shutdown;
@@ -202,7 +200,7 @@ impl Line {
             store,
             station,
             committed: Box::new(|| {}),
-            overlays: None,
+            archive: None,
             watch: Some(watch),
             live: None,
             shutdown: shutdown.clone(),
@@ -220,8 +218,6 @@ impl Line {
             software_trigger: None,
             stall: SILENCE,
             frozen_frames: 0,
-            limits: ImageLimits::NONE,
-            align: align::Settings::default(),
             residual: None,
         };
         let pipeline = Pipeline::start(&settings, parts)?;

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use super::Picture;
 use super::figures::{Moment, Times};
-use crate::align::{self, Aligner};
 use crate::clock::{Clock as _, SystemClock};
 use crate::decide::Decider;
 use crate::error::{Error, Kind, Result};
 use crate::infer::Detector;
 use crate::pipeline::event::{Station, clock_state, event_of, model_ref};
+use crate::pipeline::finders::Finders;
 use crate::pipeline::job::Job;
-use crate::pipeline::steps::{self, ImageLimits};
+use crate::pipeline::registrar::Registrar;
+use crate::pipeline::steps;
 use crate::record::store::{Store, StoreSettings};
 
 /// Stages in the order of the line.
@@ -42,8 +43,8 @@ impl Timed {
 
 /// Everything that a frame goes through.
 pub struct Bench {
-    detector: Detector,
-    aligner: Aligner,
+    finders: Finders,
+    registrar: Registrar,
     decider: Decider,
     store: Store,
     station: Station,
@@ -74,14 +75,17 @@ impl Bench {
     /// A spool that cannot be made.
     pub fn new(detector: Detector) -> Result<Self> {
         let (folder, store, station) = spool(&detector)?;
-        let aligner = Aligner::new(&align::Settings::default());
-        Ok(Self { detector, aligner, decider: Decider::new(), store, station, job: Job::new(), _folder: folder })
+        let (finders, registrar) = (Finders::new(Some(detector)), Registrar::new());
+        Ok(Self { finders, registrar, decider: Decider::new(), store, station, job: Job::new(), _folder: folder })
     }
 
     /// The network.
+    ///
+    /// # Panics
+    /// Never: [`Bench::new`] takes one.
     #[must_use]
     pub fn detector(&self) -> &Detector {
-        &self.detector
+        self.finders.network().expect("the bench was made with a network")
     }
 
     /// Takes `frames` pictures in turn, from the first on, through every stage.
@@ -121,9 +125,9 @@ impl Bench {
         (job.registration, job.decision, job.fault) = (None, None, None);
         job.admitted = std::time::Instant::now();
         let begun = Moment::now();
-        steps::align(job, &mut self.aligner, None, &ImageLimits::NONE);
+        steps::align(job, &mut self.registrar, None);
         let aligned = Moment::now();
-        steps::infer(job, &mut self.detector);
+        steps::infer(job, &mut self.finders);
         let inferred = Moment::now();
         steps::decide(job, &mut self.decider);
         let decided = Moment::now();

@@ -3,37 +3,46 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Kind, Result};
-
-/// Names of the pictures that an event may have.
-const NAMES: [&str; 1] = ["overlay.png"];
+use crate::record::archive::{Archive, Picture};
+use crate::template::store::Store as TemplateStore;
 
 /// Reads the archive's pictures.
 pub struct Pictures {
-    folder: PathBuf,
+    archive: PathBuf,
+    templates: PathBuf,
 }
 
 impl Pictures {
-    /// Of the archive in `folder`.
+    /// Of the archive and the template store in these folders.
     #[must_use]
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    pub fn new(archive: PathBuf, templates: PathBuf) -> Self {
+        Self { archive, templates }
     }
 
-    /// The pictures that there are of an event.
+    /// The pictures that there are of an event, the overlay first.
     #[must_use]
     pub fn names(&self, event_id: &str) -> Vec<&'static str> {
-        NAMES.into_iter().filter(|_| self.folder.join(format!("{event_id}.png")).is_file()).collect()
+        let manifest = Archive::open(&self.archive).and_then(|a| a.get(event_id)).and_then(|e| e.manifest());
+        // Not archived, or gone by age: there are none.
+        let Ok(manifest) = manifest else { return Vec::new() };
+        let there = |p: &Picture| match p {
+            Picture::Template => manifest.template_size_px.is_some(),
+            other => manifest.files.contains_key(other.file()),
+        };
+        Picture::ALL.into_iter().rev().filter(there).map(Picture::file).collect()
     }
 
     /// One picture's file.
     ///
     /// # Errors
-    /// [`Kind::Missing`] when there is none of that name, or the system's.
+    /// [`Kind::Missing`] when there is none of that name, [`Kind::Data`] when it is damaged, or the system's.
     pub fn read(&self, event_id: &str, name: &str) -> Result<Vec<u8>> {
-        if !NAMES.contains(&name) {
-            return Err(Error::new(Kind::Missing, format!("{name}: inspections have {}", NAMES.join(", "))));
-        }
-        let path = self.folder.join(format!("{event_id}.png"));
-        std::fs::read(&path).map_err(|e| Error::io(format!("picture {name} of {event_id}"), e))
+        let Some(which) = Picture::from_file(name) else {
+            let names = Picture::ALL.map(Picture::file).join(", ");
+            return Err(Error::new(Kind::Missing, format!("{name}: inspections have {names}")));
+        };
+        let templates = TemplateStore::open(&self.templates)?;
+        let found = Archive::open(&self.archive)?.picture(event_id, which, Some(&templates))?;
+        found.ok_or_else(|| Error::new(Kind::Missing, format!("picture {name} of {event_id}: it is not in the archive")))
     }
 }
