@@ -109,7 +109,6 @@ fn fields(value: &Value) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "not proven yet: it has not passed against a full build"]
 fn commands_are_carried_out_between_two_frames_and_answered() {
     let Some(mut line) = Line::start("") else { return };
 
@@ -167,15 +166,11 @@ fn commands_are_carried_out_between_two_frames_and_answered() {
     // Paused, no frame is taken, and the self-test still works.
     assert_eq!(line.done("pause", &json!({})), json!({"paused": true}));
     until("the state says paused", || line.state()["mode"] == "paused");
-    let still = || {
-        let (events, outbox) = line.station.recorded();
-        (outbox == 0).then_some(events.len())
-    };
-    until("what was under way has arrived", || still().is_some_and(|n| n as u64 == line.newest()));
-    let count = line.station.recorded().0.len();
+    // A self-test goes through the whole line: after the first, what was under way has been recorded; the second finds nothing new.
     let report = line.done("selftest", &json!({}));
     assert_eq!(report["passed"], true, "{report}");
-    // A self-test goes through the whole line: frames taken before it would have been recorded before it.
+    let count = line.station.recorded().0.len();
+    assert_eq!(line.done("selftest", &json!({}))["passed"], true);
     assert_eq!(line.station.recorded().0.len(), count, "a paused station took a frame");
     assert_eq!(line.done("resume", &json!({})), json!({"paused": false}));
     let newest = line.newest();

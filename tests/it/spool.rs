@@ -44,7 +44,7 @@ fn message(subscriber: &Subscriber, topic: &str) -> Value {
 /// A broker that acknowledges states and refuses results lets the outbox run to its cap: a warning, then ERROR and no more frames. Once it
 /// takes results, the station goes on by itself, and nothing is missing.
 #[test]
-#[ignore = "not proven yet: it has not passed against a full build"]
+#[ignore = "open fault: as in messages.rs, the broker closes the connection instead of naming the refusal of a result"]
 fn at_the_cap_the_station_stops_taking_frames_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let access = folder.path().join("access");
@@ -107,7 +107,6 @@ fn at_the_cap_the_station_stops_taking_frames_and_loses_nothing() {
 
 /// Damage is seen by `ssds check` without touching it, counted and told by the next start, and told again after a crash.
 #[test]
-#[ignore = "not proven yet: it has not passed against a full build"]
 fn damage_is_found_counted_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let Some(broker) = Mosquitto::start(folder.path(), "allow_anonymous true", "") else { return };
