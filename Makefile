@@ -94,6 +94,9 @@ test-v4l2: deps-test runtime ## the program on the kernel's virtual camera in a 
 	V4L2_GUEST=1 ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it v4l2:: -- --nocapture
 camera-cycles: deps-test ## CAMERA_CYCLES (200) times a GigE camera is unplugged and plugged in again: leaks, times
 	CAMERA_CYCLES=$(or $(CAMERA_CYCLES),200) $(CARGO) test --locked --features $(TEST_FEATURES) --lib gige:: -- --nocapture
+.PHONY: test-aarch64
+test-aarch64: ## registration's tests as an aarch64 program under qemu-user (NEON and plain); says what is missing
+	@scripts/test-aarch64.sh
 fmt: ## formatting
 	$(CARGO) fmt --check
 clippy: deps-test ## lints for everything that the tests build
@@ -112,6 +115,13 @@ deny: ## licences, bans, sources, and advisories when their database can be fetc
 docs: deps-test ## API documentation without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features $(TEST_FEATURES)
 check: fmt clippy-all test docs deny ## everything above
+
+# -- benches --------------------------------------------------------------------------------------------------------------------
+.PHONY: bench bench-align
+bench: ## criterion: registration's parts and the whole of it
+	$(CARGO) bench --locked --bench align
+bench-align: ## registration beside OpenCV on pairs with truth, into docs/bench/align.md; needs ../shared, about 20 min (QUICK=1: a fifth)
+	@scripts/bench-align.sh
 
 .PHONY: clean
 clean: ## build output, runtime library, demo output

@@ -37,6 +37,21 @@ const FALLBACK_NCC: f32 = 0.6;
 const FALLBACK_KEPT: usize = 40;
 /// Strength from which confidence is no longer held down.
 const FULL_Z: f32 = 25.0;
+/// The same for a pose near the nominal one (template and frame concentric, not turned, not scaled). A pose that was looked for among a
+/// million can fit by chance far better than the one that was expected.
+const FULL_Z_NOMINAL: f32 = 5.0;
+/// Margin over the second-best pose from which confidence is no longer held down.
+const FULL_MARGIN: f32 = 0.2;
+/// Bonus of the nominal pose in strength: on a board that looks alike after half a turn or a few pads further on, it is the one expected.
+const NOMINAL_BONUS: f32 = 1.25;
+/// Largest distance of the corners from the nominal pose, as a share of the template's longest side, for a pose to be near it.
+const NOMINAL_SHARE: f64 = 0.04;
+/// LCN value from which a pixel of the frame counts as structure, for templates that have none.
+const STRUCTURE: f32 = 0.5;
+/// Largest share of structure in a frame that matches a blank template: room for defects.
+const BLANK_STRUCTURE: f32 = 0.05;
+/// Largest ratio of the mean gray levels of a blank template and its frame.
+const BLANK_LIGHT: f64 = 3.0;
 /// Rotation, degrees, by which a candidate may exceed the allowed range before refinement.
 const ROTATION_SLACK_DEGREES: f64 = 3.0;
 /// Standard deviation of the LCN picture below which a frame shows nothing.
@@ -60,6 +75,15 @@ pub struct Candidate {
     pub pose: Affine,
     /// How well it fits.
     pub fit: Fit,
+    /// Whether it is the nominal pose.
+    pub nominal: bool,
+}
+
+impl Candidate {
+    /// Strength by which candidates are ranked.
+    fn rank(&self) -> f32 {
+        if self.nominal { NOMINAL_BONUS * self.fit.z } else { self.fit.z }
+    }
 }
 
 /// The best refined candidate so far.
@@ -140,6 +164,9 @@ impl Aligner {
         let above = (search.level + 1).min(model.top());
         self.pyramid.build(self.isa, frame, above);
         contrast::normalise(self.isa, self.pyramid.level(frame, search.level), &mut self.lcn, &mut self.contrast);
+        if search.is_blank() {
+            return self.blank(model, frame);
+        }
         let power: f64 = self.lcn.data().iter().map(|v| f64::from(v * v)).sum::<f64>() / self.lcn.data().len() as f64;
         if power.sqrt() < LEAST_CONTRAST {
             return Registration::refused(Refusal::Featureless);
@@ -148,6 +175,10 @@ impl Aligner {
         if let Some(out) = self.track(model, frame, &search) {
             return out;
         }
+        // The pose of a part that lies as it should is always tried: windows hide structure at the border from the search.
+        let nominal = pose_at_level(&nominal(model, frame), search.level);
+        let fit = search.verify(self.isa, &self.lcn, &nominal, self.settings.min_visible_share as f32);
+        self.candidates.push(Candidate { pose: nominal, fit, nominal: true });
         let mut best = self.search_peaks(model, frame, &search);
         let mut used_fallback = false;
         if self.settings.fallback && best.is_none_or(|b| b.fit.ncc < FALLBACK_NCC) {
@@ -163,6 +194,26 @@ impl Aligner {
             Some(best) => self.finish(model, frame, &search, best),
         };
         Registration { used_fallback, ..out }
+    }
+
+    /// A template without structure lies anywhere: whatever the pose, the network sees the same. The nominal pose is taken where the
+    /// frame is as plain as the template and lit much like it.
+    fn blank(&self, model: &TemplateModel, frame: &Gray) -> Registration {
+        let structure = self.lcn.data().iter().filter(|v| v.abs() > STRUCTURE).count() as f32 / self.lcn.data().len() as f32;
+        let mean = |g: &Gray| 1.0 + g.data().iter().map(|v| f64::from(*v)).sum::<f64>() / g.data().len() as f64;
+        let light = mean(model.picture(0)) / mean(frame);
+        if structure > BLANK_STRUCTURE || !(1.0 / BLANK_LIGHT..=BLANK_LIGHT).contains(&light) {
+            return Registration::refused(Refusal::BlankTemplate);
+        }
+        Registration {
+            frame_from_template: nominal(model, frame),
+            accepted: true,
+            refusal: None,
+            confidence: 1.0 - structure,
+            visible_share: 1.0,
+            inlier_share: 1.0 - structure,
+            ..Registration::refused(Refusal::BlankTemplate)
+        }
     }
 
     fn search_for(&mut self, model: &TemplateModel, size: (usize, usize)) -> Arc<CoarseTemplate> {
@@ -223,7 +274,7 @@ impl Aligner {
         let candidates = &mut self.candidates;
         phase_correlation::shifts(isa, search, &mut self.coarse, lcn, peak.rotation_rad, peak.scale, SHIFTS, |pose| {
             if rotation_allowed(&pose, settings, ROTATION_SLACK_DEGREES) {
-                candidates.push(Candidate { pose, fit: Fit { z: 0.0, ncc: 0.0, visible_share: 0.0 } });
+                candidates.push(Candidate { pose, fit: Fit { z: 0.0, ncc: 0.0, visible_share: 0.0 }, nominal: false });
             }
         });
         for c in &mut self.candidates[from..] {
@@ -239,7 +290,7 @@ impl Aligner {
     /// All rotations and scales on a grid, spread over the threads allowed; leaves the best candidates.
     fn walk(&mut self, search: &CoarseTemplate) {
         self.walk.run(self.isa, search, &self.lcn, &self.settings);
-        self.candidates.clear();
+        self.candidates.retain(|c| c.nominal);
         self.candidates.extend(self.walk.found());
         self.sort_candidates();
         self.candidates.truncate(FALLBACK_KEPT);
@@ -247,7 +298,7 @@ impl Aligner {
 
     /// Strongest first; ties by the pose's own values, so that the order does not depend on how the work was spread.
     fn sort_candidates(&mut self) {
-        self.candidates.sort_unstable_by(|a, b| b.fit.z.total_cmp(&a.fit.z).then_with(|| order(&a.pose).cmp(&order(&b.pose))));
+        self.candidates.sort_unstable_by(|a, b| b.rank().total_cmp(&a.rank()).then_with(|| order(&a.pose).cmp(&order(&b.pose))));
     }
 
     /// Refines the strongest distinct candidates at the coarse levels; the best by strength.
@@ -256,6 +307,7 @@ impl Aligner {
         self.tried.clear();
         let (w, h) = search.template_size;
         let mut best: Option<Best> = None;
+        let mut best_rank = f32::NEG_INFINITY;
         for i in 0..self.candidates.len() {
             let c = self.candidates[i];
             if self.tried.len() >= REFINED || c.fit.z < LEAST_Z {
@@ -272,8 +324,9 @@ impl Aligner {
                 continue;
             }
             let fit = self.verify(search, &pose);
-            if best.is_none_or(|b| fit.z > b.fit.z) {
-                best = Some(Best { pose, fit, light });
+            let rank = Candidate { fit, ..c }.rank();
+            if rank > best_rank {
+                (best, best_rank) = (Some(Best { pose, fit, light }), rank);
             }
             let next = self.candidates.get(i + 1).map_or(0.0, |c| c.fit.z);
             if fit.ncc > EARLY_NCC && next < EARLY_RIVAL * fit.z {
@@ -293,15 +346,15 @@ impl Aligner {
     ) -> Option<(Affine, Light)> {
         let above = (search.level + 1).min(model.top());
         let (mut pose, mut light) = (*pose, None);
-        for level in if above > search.level { [Some(above), Some(search.level)] } else { [Some(search.level), None] }
-            .into_iter()
-            .flatten()
+        // Little structure may be too little at the level above: that is no reason against the pose.
+        if above > search.level
+            && let Some(r) = self.refine_at::<4>(model, frame, above, &pose, None, COARSE_EFFORT)
         {
-            let r = self.refine_at::<4>(model, frame, level, &pose, light, COARSE_EFFORT)?;
-            pose = pose_from_level(&r.pose, level);
+            pose = pose_from_level(&r.pose, above);
             light = Some(r.light);
         }
-        Some((pose, light?))
+        let r = self.refine_at::<4>(model, frame, search.level, &pose, light, COARSE_EFFORT)?;
+        Some((pose_from_level(&r.pose, search.level), r.light))
     }
 
     fn refine_at<const P: usize>(
@@ -317,28 +370,64 @@ impl Aligner {
         refine::refine::<P>(self.isa, model.points(level), picture, &pose_at_level(pose, level), light, effort, &mut self.refine)
     }
 
-    /// From the search level to full size, and the figures.
-    fn finish(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate, best: Best) -> Registration {
+    /// From the search level to full size in strides: the refined pose, px of full size, and its figures.
+    fn climb(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate, best: &Best) -> Option<(Affine, Refined)> {
         let affine = self.settings.model == Model::Affine;
         let (mut pose, mut light, mut last) = (best.pose, best.light, None);
         // An affine map is first freed at the search level: at full size a tilt of a few px is out of the gradients' reach.
         let mut level = if affine { search.level + CLIMB } else { search.level };
         while level > 0 || last.is_none() {
             level = level.saturating_sub(CLIMB);
-            let refined = match (affine, level) {
+            let r = match (affine, level) {
                 (false, 0) => self.refine_at::<4>(model, frame, level, &pose, Some(light), FULL_EFFORT),
                 (false, _) => self.refine_at::<4>(model, frame, level, &pose, Some(light), MIDDLE_EFFORT),
                 (true, 0) => self.refine_at::<6>(model, frame, level, &pose, Some(light), AFFINE_EFFORT),
                 (true, _) => self.refine_at::<6>(model, frame, level, &pose, Some(light), COARSE_EFFORT),
-            };
-            let Some(r) = refined else {
-                return Registration { frame_from_template: best.pose, ..Registration::refused(Refusal::NotFound) };
-            };
+            }?;
             pose = pose_from_level(&r.pose, level);
             light = r.light;
             last = Some(r);
         }
-        let r = last.expect("the loop above runs at least once");
+        last.map(|r| (pose, r))
+    }
+
+    /// The same level by level with more rounds, for boards that no rigid pose fits to a pixel (bent, stretched, taken elsewhere): full
+    /// size may then be out of the gradients' reach. The finest level that fits counts.
+    fn climb_slowly(
+        &mut self,
+        model: &TemplateModel,
+        frame: &Gray,
+        search: &CoarseTemplate,
+        best: &Best,
+    ) -> Option<(Affine, Refined)> {
+        let (mut pose, mut light, mut last) = (best.pose, best.light, None::<(Affine, Refined)>);
+        for level in (0..=search.level).rev() {
+            let Some(r) = self.refine_at::<4>(model, frame, level, &pose, Some(light), COARSE_EFFORT) else {
+                break;
+            };
+            if r.ncc < FALLBACK_NCC && last.is_some() {
+                break;
+            }
+            pose = pose_from_level(&r.pose, level);
+            light = r.light;
+            last = Some((pose, r));
+        }
+        last
+    }
+
+    /// From the search level to full size, and the figures.
+    fn finish(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate, best: Best) -> Registration {
+        let near = |pose: &Affine| {
+            let (w, h) = model.size();
+            pose.corner_error(&nominal(model, frame), w, h) <= NOMINAL_SHARE * w.max(h) as f64
+        };
+        let mut found = self.climb(model, frame, search, &best);
+        if near(&best.pose) && found.is_none_or(|f| f.1.ncc < FALLBACK_NCC) {
+            found = self.climb_slowly(model, frame, search, &best).or(found);
+        }
+        let Some((pose, r)) = found else {
+            return Registration { frame_from_template: best.pose, ..Registration::refused(Refusal::NotFound) };
+        };
         let (w, h) = search.template_size;
         let coarse = pose_at_level(&pose, search.level);
         let z = best.fit.z.max(0.0);
@@ -346,7 +435,11 @@ impl Aligner {
             .filter(|c| c.pose.corner_error(&coarse, w, h) > 2.0 * SAME_PX)
             .map(|c| c.fit.z)
             .fold(0.0, f32::max);
-        let confidence = r.ncc.max(0.0) * r.inlier_share.sqrt() * (z / FULL_Z).min(1.0);
+        let margin = if z > 0.0 { (1.0 - rival / z).clamp(0.0, 1.0) } else { 0.0 };
+        // Where it is not expected, a pose that leads over no other must fit all the better.
+        let (full, lead) =
+            if near(&pose) { (FULL_Z_NOMINAL, 1.0) } else { (FULL_Z, 0.5 + 0.5 * (margin / FULL_MARGIN).min(1.0)) };
+        let confidence = r.ncc.max(0.0) * r.inlier_share.sqrt() * (z / full).min(1.0) * lead;
         let refusal = if !self.in_range(&pose, r.visible_share) {
             Some(Refusal::OutOfRange)
         } else if f64::from(confidence) < self.settings.min_confidence {
@@ -363,7 +456,7 @@ impl Aligner {
             psr: z,
             visible_share: r.visible_share,
             inlier_share: r.inlier_share,
-            margin: if z > 0.0 { (1.0 - rival / z).clamp(0.0, 1.0) } else { 0.0 },
+            margin,
             used_fallback: false,
             tracked: false,
         }
@@ -376,6 +469,11 @@ impl Aligner {
             && (s.min_scale..=s.max_scale).contains(&pose.scale())
             && f64::from(visible_share) >= s.min_visible_share
     }
+}
+
+/// The pose of a part that lies as the template does: concentric, not turned, not scaled.
+fn nominal(model: &TemplateModel, frame: &Gray) -> Affine {
+    Affine::about_centres(0.0, 1.0, 0.0, 0.0, model.size(), frame.size())
 }
 
 /// Whether the settings allow the pose's rotation, to within `slack_degrees`.

@@ -19,6 +19,10 @@ const TUKEY_TAPER: f32 = 0.4;
 const BAND: f64 = 0.4;
 /// Points a side of the verification grid.
 const GRID: usize = 44;
+/// Mean square of the template's LCN picture below which there is nothing to register on.
+const LEAST_POWER: f64 = 4e-4;
+/// Kurtosis of a normal distribution; a board's LCN picture comes close to it.
+const NORMAL_KURTOSIS: f64 = 3.0;
 
 /// What the search needs of the template. Positions are coarse-level pixels.
 #[derive(Debug)]
@@ -64,6 +68,11 @@ struct Grid {
     y: Vec<f32>,
     value: Vec<f32>,
     count: usize,
+    /// Sum of squared values.
+    power: f64,
+    /// Points that carry the structure, at most `count`: their number falls with the root of the kurtosis, which weighs how few they are
+    /// against how far each stands out.
+    effective: f64,
 }
 
 /// Position of padding points: outside every picture under every pose that the search looks at.
@@ -88,7 +97,8 @@ pub struct CoarseScratch {
 /// How well a pose fits at the coarse level.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
-    /// `atanh(NCC) sqrt(visible points)`: the NCC in standard deviations of chance.
+    /// `atanh(NCC) sqrt(points)`: the NCC in standard deviations of chance. Points are counted by the structure that they carry: those of
+    /// a board that is plain but for one corner are few.
     pub z: f32,
     /// Normalised cross-correlation of the LCN pictures over the visible grid points.
     pub ncc: f32,
@@ -178,7 +188,14 @@ impl CoarseTemplate {
             return Fit { visible_share, ..Fit::NONE };
         }
         let ncc = ((tv - t * v / n) / product.sqrt()).clamp(-0.999, 0.999);
-        Fit { z: (ncc.atanh() * n.sqrt()) as f32, ncc: ncc as f32, visible_share }
+        let points = self.grid.effective * tt / self.grid.power;
+        Fit { z: (ncc.atanh() * points.sqrt()) as f32, ncc: ncc as f32, visible_share }
+    }
+
+    /// Whether the template shows nothing that could be registered.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.grid.power <= LEAST_POWER * self.grid.count as f64
     }
 }
 
@@ -230,6 +247,12 @@ impl Grid {
             y += step;
         }
         grid.count = grid.x.len();
+        let moment = |k: i32| grid.value.iter().map(|v| f64::from(*v).powi(k)).sum::<f64>();
+        grid.power = moment(2);
+        if grid.power > 0.0 {
+            let kurtosis = grid.count as f64 * moment(4) / (grid.power * grid.power);
+            grid.effective = grid.count as f64 * (NORMAL_KURTOSIS / kurtosis).min(1.0).sqrt();
+        }
         let padded = grid.count.next_multiple_of(CHUNK);
         grid.x.resize(padded, NOWHERE);
         grid.y.resize(padded, NOWHERE);

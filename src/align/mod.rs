@@ -23,17 +23,19 @@ mod aligner;
 mod assess;
 mod coarse;
 mod contrast;
+#[cfg(test)]
+mod golden_tests;
 mod isa;
 mod lanes;
-mod log_polar;
+pub mod log_polar;
 mod model;
 mod phase_correlation;
-mod points;
+pub mod points;
 mod pyramid;
-mod refine;
+pub mod refine;
 mod sampling;
 mod settings;
-mod spectrum;
+pub mod spectrum;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -62,6 +64,8 @@ pub enum Refusal {
     OutOfRange,
     /// The best pose fits too badly to be trusted.
     LowConfidence,
+    /// The template shows nothing to register on, and the frame is not as plain or not lit like it.
+    BlankTemplate,
 }
 
 impl Refusal {
@@ -74,6 +78,7 @@ impl Refusal {
             Refusal::NotFound => "not_found",
             Refusal::OutOfRange => "out_of_range",
             Refusal::LowConfidence => "low_confidence",
+            Refusal::BlankTemplate => "blank_template",
         }
     }
 }
@@ -86,6 +91,7 @@ impl std::fmt::Display for Refusal {
             Refusal::NotFound => "the template was not found in the frame",
             Refusal::OutOfRange => "the template lies outside the rotation, scale or visible share allowed",
             Refusal::LowConfidence => "the best pose fits too badly to be trusted",
+            Refusal::BlankTemplate => "the template shows nothing to register on and the frame is not as plain as it",
         })
     }
 }
@@ -100,7 +106,8 @@ pub struct Registration {
     pub accepted: bool,
     /// Why not.
     pub refusal: Option<Refusal>,
-    /// 0..1: `ncc * sqrt(inlier_share) * min(1, psr / 25)`.
+    /// 0..1: `ncc * sqrt(inlier_share) * min(1, psr / 25) * (1 + min(1, margin / 0.2)) / 2`; near the nominal pose
+    /// `ncc * sqrt(inlier_share) * min(1, psr / 5)`; for a template without structure the share of the frame that has none either.
     pub confidence: f32,
     /// Normalised cross-correlation at full size with the additive light gradient taken out, -1..1.
     pub ncc: f32,

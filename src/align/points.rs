@@ -1,9 +1,9 @@
 //! The sparse template points that the pose is refined on, one list a pyramid level.
 //!
 //! Value and gradient of each point are those of the cubic B-spline through the template's pixels without prefilter, the very kernel the
-//! frame is sampled with ([`super::sampling::spline`]), so that no interpolation bias is left between the two. Points are the strongest
-//! gradients of each cell of a grid (coverage first, then strength), and a share spread evenly whatever the gradient, which holds the
-//! light model down.
+//! frame is sampled with ([`super::sampling::spline`]), so that no interpolation bias is left between the two. Three quarters are the
+//! strongest gradients of each cell of a grid that has any (coverage first, then strength): on a board with structure in one corner only
+//! they all lie there. The rest is spread evenly whatever the gradient, which holds the light model down.
 
 use super::coarse::NOWHERE;
 use super::sampling::CHUNK;
@@ -35,6 +35,10 @@ pub struct LevelPoints {
     pub laplacian: Vec<f32>,
     /// Mean template value that the light model counts from, gray levels; the same on all levels.
     pub mean: f32,
+    /// Squared gradient from which a point counts as an edge: residuals' scale is taken from edges.
+    pub edge: f32,
+    /// The box around the edges, its outer corners: steps are measured there. Beyond it nothing says how far a step goes.
+    pub corners: [(f64, f64); 4],
 }
 
 /// The cubic B-spline through a picture's pixels (no prefilter) and its derivatives, at pixels.
@@ -86,15 +90,16 @@ impl LevelPoints {
             }
         }
         let filled = cells.iter().filter(|c| !c.is_empty()).count().max(1);
-        let per_cell = (limit / filled).max(4);
+        let structured = cells.iter().filter(|c| c.iter().any(|p| p.0 > WEAK)).count().max(1);
+        let (strong, even) = ((limit * 3 / 4 / structured).max(3), (limit / 4 / filled).max(1));
         let mut chosen = Vec::with_capacity(limit + filled);
         for cell in &mut cells {
-            choose_in_cell(cell, per_cell, &mut chosen);
+            choose_in_cell(cell, strong, even, &mut chosen);
         }
         // Row by row: neighbours in the list are neighbours in memory.
         chosen.sort_unstable_by_key(|p| (p.1, p.0));
         chosen.dedup();
-        let mut out = Self { size: (w, h), count: chosen.len(), mean, ..Self::default() };
+        let mut out = Self { size: (w, h), count: chosen.len(), mean, edge: f32::INFINITY, ..Self::default() };
         for (x, y) in chosen {
             let [value, gx, gy, laplacian] = smooth.at(x as usize, y as usize);
             out.x.push(x as f32);
@@ -104,6 +109,8 @@ impl LevelPoints {
             out.gy.push(gy);
             out.laplacian.push(laplacian);
         }
+        out.edge = edge_strength(&out.gx, &out.gy);
+        out.corners = corners(&out);
         let padded = out.count.next_multiple_of(CHUNK);
         for list in [&mut out.x, &mut out.y] {
             list.resize(padded, NOWHERE);
@@ -115,15 +122,41 @@ impl LevelPoints {
     }
 }
 
-/// Three quarters of `count` from the strongest gradients, thinned so that neighbours do not all repeat one edge; a quarter spread evenly
-/// through the list sorted by strength.
-fn choose_in_cell(cell: &mut [(f32, u32, u32)], count: usize, chosen: &mut Vec<(u32, u32)>) {
+/// A tenth of the squared gradient that the sum of squared gradients comes from (their contraharmonic mean).
+fn edge_strength(gx: &[f32], gy: &[f32]) -> f32 {
+    let (first, second) = gx.iter().zip(gy).fold((0.0f64, 0.0f64), |(first, second), (x, y)| {
+        let g = f64::from(x * x + y * y);
+        (first + g, second + g * g)
+    });
+    if first > 0.0 { (0.1 * second / first) as f32 } else { f32::INFINITY }
+}
+
+/// Corners of the box around the points whose gradient is at least an edge's.
+fn corners(points: &LevelPoints) -> [(f64, f64); 4] {
+    let [mut left, mut top] = [f32::INFINITY; 2];
+    let [mut right, mut bottom] = [f32::NEG_INFINITY; 2];
+    for (i, (gx, gy)) in points.gx.iter().zip(&points.gy).enumerate() {
+        if gx * gx + gy * gy >= points.edge {
+            left = left.min(points.x[i]);
+            right = right.max(points.x[i]);
+            top = top.min(points.y[i]);
+            bottom = bottom.max(points.y[i]);
+        }
+    }
+    if left > right {
+        return [(0.0, 0.0); 4];
+    }
+    [(left, top), (right, top), (right, bottom), (left, bottom)].map(|(x, y)| (f64::from(x), f64::from(y)))
+}
+
+/// `wanted` from the strongest gradients, thinned so that neighbours do not all repeat one edge, and `even` spread through the list
+/// sorted by strength.
+fn choose_in_cell(cell: &mut [(f32, u32, u32)], wanted: usize, even: usize, chosen: &mut Vec<(u32, u32)>) {
     cell.sort_unstable_by(|p, q| q.0.total_cmp(&p.0).then((p.2, p.1).cmp(&(q.2, q.1))));
     let strong = cell.iter().filter(|p| p.0 > 2.0 * WEAK).count();
-    let wanted = count.min(cell.len()) * 3 / 4;
+    let wanted = wanted.min(cell.len() * 3 / 4);
     let step = (strong / wanted.max(1)).clamp(1, 3);
     chosen.extend(cell.iter().step_by(step).take(wanted).take_while(|p| p.0 > WEAK).map(|p| (p.1, p.2)));
-    let even = (count / 4).max(1);
     let step = (cell.len() / even).max(1);
     chosen.extend(cell.iter().skip(step / 2).step_by(step).map(|p| (p.1, p.2)));
 }

@@ -35,8 +35,10 @@ const LEAST_GAIN: f64 = 0.05;
 /// Added to the light's diagonal for each visible point: gain, offset, gradients; the second-order terms are held by a little more, since
 /// a plain template hardly shows them.
 const RIDGE: [f64; LIGHT] = [1e-6, 1e-6, 1e-6, 1e-6, 2e-3, 2e-3, 2e-3, 0.1];
-/// Residuals that the scale is estimated from.
+/// Points that the scale is estimated from.
 const SCALE_SAMPLES: usize = 2048;
+/// Edges among them below which every point counts.
+const LEAST_EDGES: usize = 40;
 
 /// Working memory.
 #[derive(Debug, Default)]
@@ -75,7 +77,7 @@ pub struct Refined {
     pub inlier_share: f32,
     /// Light found.
     pub light: Light,
-    /// Length of the last step at the template's corner, px of the level.
+    /// Length of the last step at the corners of the box around the template's edges, px of the level.
     pub last_step_px: f64,
     /// Rounds taken.
     pub rounds: usize,
@@ -88,7 +90,7 @@ pub struct Effort {
     pub rounds: usize,
     /// Rounds that build the normal matrix anew and estimate the residuals' scale; later ones keep both.
     pub fresh_rounds: usize,
-    /// Stop when a step moves no template corner further than this, px of the level.
+    /// Stop when a step moves nothing further than this, px of the level.
     pub stop_px: f64,
 }
 
@@ -200,7 +202,7 @@ pub fn refine<const P: usize>(
             return None;
         }
         let warp = increment::<P>(&step, gain, unit, cx, cy);
-        out.last_step_px = warp.corner_error(&Affine::IDENTITY, points.size.0, points.size.1);
+        out.last_step_px = points.corners.iter().map(|&(x, y)| moved(&warp, x, y)).fold(0.0, f64::max);
         if !(out.last_step_px < LONGEST_STEP_PX) {
             return None;
         }
@@ -230,22 +232,39 @@ fn increment<const P: usize>(step: &[f64; MOST], gain: f64, unit: f64, cx: f64, 
     }
 }
 
+/// How far `warp` moves a point.
+fn moved(warp: &Affine, x: f64, y: f64) -> f64 {
+    let (u, v) = warp.apply(x, y);
+    (u - x).hypot(v - y)
+}
+
 fn ncc(fit: &[f64; 7]) -> f32 {
     let [n, _, t, v, tt, vv, tv] = *fit;
     let product = (tt - t * t / n) * (vv - v * v / n);
     if product > 1e-9 { ((tv - t * v / n) / product.sqrt()).clamp(-1.0, 1.0) as f32 } else { 0.0 }
 }
 
-/// Residuals' standard deviation from the median absolute deviation of a sample of them, gray levels, at least 1.
+/// Residuals' standard deviation from the median absolute deviation of a sample of them, gray levels, at least 1. Only edges count, the
+/// points that say where the template lies: on a nearly plain board the rest would call every edge that is half a pixel off an outlier.
 fn scale(isa: Isa, points: &LevelPoints, round: &Round, s: &mut Scratch) -> Option<f32> {
     let chunks = points.x.len() / CHUNK;
     let stride = (chunks * CHUNK / SCALE_SAMPLES).max(1);
-    s.residual.clear();
     let mut out = [0.0; CHUNK];
-    for k in (0..chunks).step_by(stride) {
-        let at = k * CHUNK..(k + 1) * CHUNK;
-        absolute_residuals(isa, points, &s.value, round, at.start, &mut out);
-        s.residual.extend(out.iter().zip(&s.visible[at]).filter(|(_, v)| **v > 0.0).map(|(r, _)| *r));
+    for least in [points.edge, 0.0] {
+        s.residual.clear();
+        for k in (0..chunks).step_by(stride) {
+            let at = k * CHUNK..(k + 1) * CHUNK;
+            absolute_residuals(isa, points, &s.value, round, at.start, &mut out);
+            let (gx, gy) = (&points.gx[at.clone()], &points.gy[at.clone()]);
+            for (((r, v), gx), gy) in out.iter().zip(&s.visible[at]).zip(gx).zip(gy) {
+                if *v > 0.0 && gx * gx + gy * gy >= least {
+                    s.residual.push(*r);
+                }
+            }
+        }
+        if s.residual.len() >= LEAST_EDGES {
+            break;
+        }
     }
     if s.residual.is_empty() {
         return None;

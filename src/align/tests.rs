@@ -34,8 +34,14 @@ fn assert_finite(r: &Registration) {
     assert_eq!(r.accepted, r.refusal.is_none());
 }
 
+/// 24 cases, or fewer where PROPTEST_CASES says so (emulation is slow).
+fn cases() -> ProptestConfig {
+    let base = ProptestConfig::default();
+    ProptestConfig { cases: base.cases.min(24), ..base }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
     fn a_known_similarity_is_recovered(
@@ -82,6 +88,61 @@ fn a_template_twice_or_half_the_frame_is_found() {
         let frame = Scene::new(11).render(f.0, f.1, &truth, camera(1, f.0));
         let r = align(&template, &frame, &Settings { min_visible_share: 0.2, ..settings() });
         assert!(r.accepted && r.frame_from_template.corner_error(&truth, t.0, t.1) < 2.0 * CLEAN_PX, "{t:?} in {f:?}: {r:?}");
+    }
+}
+
+#[test]
+fn twenty_megapixels_are_registered() {
+    // A small board drawn four times as large; frames are moved by the warp, whose own tests hold it to its kernel.
+    let (w, h) = (5472, 3648);
+    let small = board(w / 4, h / 4, 5);
+    let at = |x: usize, y: usize| u32::from(small.get(x.min(w / 4 - 1), y.min(h / 4 - 1)));
+    let template = Gray::from_fn(w, h, |x, y| {
+        let (i, j, u, v) = (x / 4, y / 4, (x % 4) as u32, (y % 4) as u32);
+        let top = (4 - u) * at(i, j) + u * at(i + 1, j);
+        let bottom = (4 - u) * at(i, j + 1) + u * at(i + 1, j + 1);
+        (((4 - v) * top + v * bottom + 8) / 16) as u8
+    });
+    let truth = Affine::about_centres(0.8, 1.04, 150.0, -90.0, (w, h), (w, h));
+    let (mut frame, mut valid) = (Gray::default(), Gray::default());
+    warp::warp_template(&template, &truth, (w, h), &mut frame, &mut valid);
+    let r = align(&template, &frame, &settings());
+    assert!(r.accepted && r.frame_from_template.corner_error(&truth, w, h) < CLEAN_PX, "{r:?}");
+}
+
+/// A plain board with a few parts in one corner.
+fn corner_board(dx: usize, dy: usize) -> Gray {
+    let parts = board(90, 60, 8);
+    Gray::from_fn(320, 320, |x, y| {
+        let inside = (dx..dx + 90).contains(&x) && (dy..dy + 60).contains(&y);
+        if inside { parts.get(x - dx, y - dy) } else { 215 }
+    })
+}
+
+#[test]
+fn structure_in_one_corner_is_enough_where_the_part_is_expected() {
+    let template = corner_board(0, 0);
+    for (dx, dy) in [(0, 0), (3, 2)] {
+        let r = align(&template, &corner_board(dx, dy), &settings());
+        let (x, y) = r.frame_from_template.apply(45.0, 30.0);
+        assert!(r.accepted, "{dx} {dy}: {r:?}");
+        assert!((x - 45.0 - dx as f64).hypot(y - 30.0 - dy as f64) < CLEAN_PX, "{dx} {dy}: {r:?}");
+    }
+    let r = align(&template, &board(320, 320, 3), &settings());
+    assert!(!r.accepted, "{r:?}");
+}
+
+#[test]
+fn a_blank_template_goes_with_plain_frames_in_its_light_only() {
+    let template = Gray::from_fn(200, 160, |_, _| 230);
+    let spotted = Gray::from_fn(200, 160, |x, y| if (60..68).contains(&x) && (90..96).contains(&y) { 30 } else { 210 });
+    let r = align(&template, &spotted, &settings());
+    assert!(r.accepted && r.frame_from_template == Affine::IDENTITY, "{r:?}");
+    assert_finite(&r);
+    for frame in [board(200, 160, 2), Gray::new(200, 160)] {
+        let r = align(&template, &frame, &settings());
+        assert_eq!(r.refusal, Some(Refusal::BlankTemplate), "{r:?}");
+        assert_finite(&r);
     }
 }
 

@@ -83,7 +83,7 @@ impl Worker {
             phase_correlation::shifts(job.isa, job.search, &mut self.scratch, job.frame, rotation, scale, 1, |pose| {
                 if rotation_allowed(&pose, job.settings, 180.0 / ROTATIONS as f64) {
                     let fit = job.search.verify(job.isa, job.frame, &pose, job.settings.min_visible_share as f32);
-                    found.push(Candidate { pose, fit });
+                    found.push(Candidate { pose, fit, nominal: false });
                 }
             });
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::align::{Aligner, Model, Registration, Settings, TemplateModel};
 use crate::error::{Error, Kind, Result};
 use crate::frame::{Gray, load_gray};
+use crate::geometry::Rect;
 
 /// Exit code of a refused frame: the inspection would end in ERROR.
 const REFUSED: u8 = 2;
@@ -34,9 +35,18 @@ pub struct Args {
     /// Registration mask of a single pair's template: 0 = leave out.
     #[arg(long, value_name = "FILE", conflicts_with = "pairs")]
     pub mask: Option<PathBuf>,
+    /// The part of the template to register on: left, top, width, height in its pixels.
+    #[arg(long, value_name = "X,Y,W,H", value_parser = parse_region)]
+    pub region: Option<Rect>,
     /// What the last stage leaves free: similarity or affine.
     #[arg(long, value_name = "MODEL", default_value = "similarity")]
     pub model: String,
+    /// Lowest confidence accepted, 0 to 1.
+    #[arg(long, value_name = "C")]
+    pub min_confidence: Option<f64>,
+    /// Never walk through all rotations and scales.
+    #[arg(long)]
+    pub no_fallback: bool,
     /// Threads that the fallback search may use; 0 = one a core.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threads: usize,
@@ -76,6 +86,18 @@ struct Answer {
     used_fallback: bool,
 }
 
+/// Reads `X,Y,W,H` in whole pixels.
+///
+/// # Errors
+/// A text that says what was wanted.
+pub fn parse_region(text: &str) -> std::result::Result<Rect, String> {
+    let numbers: Vec<usize> = text.split(',').map_while(|n| n.trim().parse().ok()).collect();
+    match (numbers.as_slice(), text.split(',').count()) {
+        (&[x, y, width, height], 4) => Ok(Rect { x, y, width, height }),
+        _ => Err(format!("four whole numbers left,top,width,height wanted, got {text}")),
+    }
+}
+
 /// Runs the verb; the result is the process's exit code: 0, or 2 when a single pair is refused.
 ///
 /// # Errors
@@ -88,7 +110,15 @@ pub fn run(args: Args) -> Result<u8> {
     };
     let defaults = Settings::default();
     let max_points = args.max_points.unwrap_or(defaults.max_points);
-    let settings = Settings { model, fallback_threads: args.threads, max_points, ..defaults };
+    let settings = Settings {
+        model,
+        fallback_threads: args.threads,
+        max_points,
+        region: args.region,
+        min_confidence: args.min_confidence.unwrap_or(defaults.min_confidence),
+        fallback: !args.no_fallback,
+        ..defaults
+    };
     settings.check()?;
     match (&args.pairs, &args.out, &args.template, &args.image) {
         (Some(pairs), Some(out), _, _) => run_pairs(pairs, out, &settings, args.repeat).map(|()| 0),

@@ -1,6 +1,7 @@
 //! `ssds teach`: a product's template from defect-free pictures; one is enough.
 //!
-//! Each picture is checked (readable, registers to itself or to the first); the first is the template, the others become a bank in its
+//! The first picture is checked (readable, sharp, with structure, not to be mistaken for itself at another pose, registers to itself) and
+//! refused with the reason unless `--force` is given; how precisely it can be registered is told. The others must register to it; the first is the template, the others become a bank in its
 //! coordinates, of which the best registered one is compared with, and with `--tolerance` what good parts vary by is learnt from all.
 //! The version is stored content-addressed and activated. With `--prove` simulated good and defective parts are inspected first
 //! ([`crate::prove`]) by the product's recipe, and what can be seen is told.
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use crate::align::{self, Aligner, Registration, TemplateModel, warp};
+use crate::align::{self, Aligner, NOISE, Registration, TemplateModel, TemplateQuality, warp};
 use crate::capture::Values;
 use crate::classical::learn::Learner;
 use crate::classical::{Comparator, Detect};
@@ -18,7 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
 use crate::frame::{Gray, Map, load_gray};
-use crate::geometry::Affine;
+use crate::geometry::{Affine, Rect};
 use crate::infer;
 use crate::prove::{self, Proof};
 use crate::recipe::{Detector, Recipe};
@@ -58,6 +59,15 @@ pub struct Args {
     /// Store the version without putting it in force.
     #[arg(long)]
     no_activate: bool,
+    /// Registration mask, of the picture's size: 0 = leave out what moves or varies. It is kept with the template.
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
+    /// Register on this part only: left, top, width, height in the picture's pixels. It becomes the mask, or cuts it.
+    #[arg(long, value_name = "X,Y,W,H", value_parser = super::align::parse_region)]
+    region: Option<Rect>,
+    /// Take the picture although it is blank, blurred, symmetric or self-similar.
+    #[arg(long)]
+    force: bool,
     /// Prove what can be seen on this product with simulated good and defective parts; the figures are printed.
     #[arg(long)]
     prove: bool,
@@ -100,13 +110,12 @@ pub fn run(args: Args) -> Result<u8> {
         None => super::camera::take(&config)?,
     };
     let (w, h) = first.size();
-    let Checked { model, confidence, quality } = check(&first, &source, &settings)?;
-    let warnings = quality.reasons();
-    warnings.iter().for_each(|w| eprintln!("warning: template picture {source}: {w}"));
+    let mask = registration_mask(&args, (w, h))?;
+    let Checked { model, confidence, quality } = check(&first, mask.as_ref(), &source, &settings, args.force)?;
 
     let meta = Meta { source, camera, note: args.note.clone(), mm_per_px: args.mm_per_px, ..Meta::at(SystemClock.now()) };
     let others = gather(args.images.get(1..).unwrap_or_default(), &first, &model, &settings)?;
-    let mut draft = Draft::new(&id, first, meta);
+    let mut draft = Draft { mask, ..Draft::new(&id, first, meta) };
     if args.tolerance {
         let mut learner = Learner::new(&draft.image);
         for other in &others {
@@ -132,12 +141,18 @@ pub fn run(args: Args) -> Result<u8> {
             "{}",
             serde_json::json!({"id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h],
                 "active": !args.no_activate, "pictures": 1 + template.bank.len(), "tolerance_parts": template.tolerance.as_ref().map(|t| t.parts),
-                "confidence": confidence, "expected_corner_error_px": quality.expected_corner_error_px,
-                "margin_self": quality.margin_self, "margin_180": quality.margin_180, "warnings": warnings, "proof": proof})
+                "confidence": confidence, "quality": quality_json(&quality), "proof": proof})
         );
     } else {
         let state = if args.no_activate { "is stored" } else { "is active" };
         println!("{} version {} ({w}x{h}, sha256 {}) {state}", template.id, template.version, &template.sha256[..12]);
+        println!(
+            "registration: expected corner error {:.3} px at {NOISE} gray levels of noise | edges {:.1} px wide | margin to half a turn {:.2}, to any other pose {:.2}",
+            quality.expected_corner_error_px, quality.edge_width_px, quality.margin_180, quality.margin_self
+        );
+        for reason in quality.reasons() {
+            println!("taken by force although {reason}");
+        }
         if !template.bank.is_empty() {
             println!("bank of {} pictures; the best registered one is compared with", 1 + template.bank.len());
         }
@@ -158,17 +173,23 @@ struct Checked {
     /// Confidence of its registration to itself.
     confidence: f32,
     /// What registration can expect of it.
-    quality: align::TemplateQuality,
+    quality: TemplateQuality,
 }
 
-/// Checks that `image` (from `source`) can serve as a template.
-fn check(image: &Gray, source: &str, settings: &align::Settings) -> Result<Checked> {
+/// Checks that `image` (from `source`) can serve as a template, registered on where `mask` is 255 (`None` = everywhere). By force a weak
+/// one passes too.
+fn check(image: &Gray, mask: Option<&Gray>, source: &str, settings: &align::Settings, force: bool) -> Result<Checked> {
     let what = || format!("template picture {source}");
-    let model = TemplateModel::new(image, None, settings).map_err(|e| e.context(what()))?;
+    let model = TemplateModel::new(image, mask, settings).map_err(|e| e.context(what()))?;
+    let quality = align::assess(image, mask, settings).map_err(|e| e.context(what()))?;
+    if !quality.weaknesses.is_empty() && !force {
+        let reasons = quality.reasons().join("; ");
+        return Err(Error::data(format!("{}: cannot serve as a template: {reasons}; --force takes it all the same", what())));
+    }
     let found = Aligner::new(settings).align(&model, image);
     let (w, h) = image.size();
     let off = found.frame_from_template.corner_error(&Affine::IDENTITY, w, h);
-    if !found.accepted || off > SELF_ERROR_PX {
+    if (!found.accepted || off > SELF_ERROR_PX) && !force {
         let why = if found.accepted {
             format!("it looks alike in another pose ({off:.1} px off)")
         } else {
@@ -176,7 +197,6 @@ fn check(image: &Gray, source: &str, settings: &align::Settings) -> Result<Check
         };
         return Err(Error::data(format!("{}: cannot serve as a template: it does not register to itself: {why}", what())));
     }
-    let quality = align::assess(image, None, settings).map_err(|e| e.context(what()))?;
     Ok(Checked { model, confidence: found.confidence, quality })
 }
 
@@ -187,15 +207,42 @@ fn check(image: &Gray, source: &str, settings: &align::Settings) -> Result<Check
 pub fn teach(config: &Config, product: &str, image: Gray, note: &str) -> Result<serde_json::Value> {
     let source = "sent over HTTP";
     let (w, h) = image.size();
-    let checked = check(&image, source, &super::run::align_settings(config))?;
+    let checked = check(&image, None, source, &super::run::align_settings(config), false)?;
     let meta = Meta { source: source.to_owned(), note: note.to_owned(), ..Meta::at(SystemClock.now()) };
     let store = Store::open(&config.template_dir())?;
     let added = store.add(&Draft::new(&id_of(product)?, image, meta))?;
     let template = store.activate(&added.id, added.version, SystemClock.now())?;
     Ok(serde_json::json!({
         "id": template.id, "version": template.version, "sha256": template.sha256, "size_px": [w, h], "active": true,
-        "confidence": checked.confidence, "warnings": checked.quality.reasons(),
+        "confidence": checked.confidence, "quality": quality_json(&checked.quality),
     }))
+}
+
+/// The mask file cut to the region; `None` when neither is given.
+fn registration_mask(args: &Args, (w, h): (usize, usize)) -> Result<Option<Gray>> {
+    let mut mask = args.mask.as_deref().map(load_gray).transpose()?;
+    if let Some(r) = args.region {
+        if r.x.saturating_add(r.width) > w || r.y.saturating_add(r.height) > h {
+            let Rect { x, y, width, height } = r;
+            return Err(Error::new(
+                Kind::Usage,
+                format!("--region {x},{y},{width},{height} reaches outside the picture of {w}x{h} px"),
+            ));
+        }
+        let whole = mask.take().unwrap_or_else(|| Gray::from_fn(w, h, |_, _| 255));
+        let (mw, mh) = whole.size();
+        mask = Some(Gray::from_fn(mw, mh, |x, y| if r.contains(x, y) { whole.get(x, y) } else { 0 }));
+    }
+    Ok(mask.map(|m| Gray::from_fn(m.width(), m.height(), |x, y| if m.get(x, y) == 0 { 0 } else { 255 })))
+}
+
+/// How well the template can be registered, for the JSON answer.
+fn quality_json(q: &TemplateQuality) -> serde_json::Value {
+    serde_json::json!({
+        "expected_corner_error_px": q.expected_corner_error_px, "contrast": q.contrast, "edge_width_px": q.edge_width_px,
+        "margin_180": q.margin_180, "margin_self": q.margin_self, "used_share": q.used_share,
+        "weaknesses": q.weaknesses.iter().map(|w| w.code()).collect::<Vec<_>>(),
+    })
 }
 
 /// A further picture in the template's coordinates.
