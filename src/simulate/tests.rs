@@ -160,7 +160,7 @@ fn shares_come_out_as_set() {
     assert!(samples.iter().all(|s| s.clean || s.notes.defects > 0 || s.notes.part_defect), "a label without a defect");
     // On small pictures more end clean, because what nobody could see is not labelled.
     let clean = share(|s| s.clean);
-    assert!((spared..=0.45).contains(&clean), "clean {clean}");
+    assert!((config.clean_share..=0.45).contains(&clean), "clean {clean}");
     let binarised = share(|s| s.notes.binarised);
     assert!((binarised - config.binarised_share).abs() < 0.06, "binarised {binarised}");
     let warped = share(|s| s.notes.local_warp);
