@@ -42,6 +42,10 @@ const FULL_Z: f32 = 25.0;
 const FULL_Z_NOMINAL: f32 = 5.0;
 /// Margin over the second-best pose from which confidence is no longer held down.
 const FULL_MARGIN: f32 = 0.2;
+/// What is left of the confidence of a pose that leads over no other.
+const NO_MARGIN: f32 = 0.4;
+/// NCC at full size from which confidence is no longer held down, where the pose is not near the nominal one.
+const FULL_NCC: f32 = 0.55;
 /// Bonus of the nominal pose in strength: on a board that looks alike after half a turn or a few pads further on, it is the one expected.
 const NOMINAL_BONUS: f32 = 1.25;
 /// Largest distance of the corners from the nominal pose, as a share of the template's longest side, for a pose to be near it.
@@ -193,6 +197,7 @@ impl Aligner {
             None => Registration::refused(Refusal::NotFound),
             Some(best) => self.finish(model, frame, &search, best),
         };
+        let out = if out.accepted { out } else { self.shifted(model, frame, &search).unwrap_or(out) };
         Registration { used_fallback, ..out }
     }
 
@@ -293,7 +298,12 @@ impl Aligner {
         self.candidates.retain(|c| c.nominal);
         self.candidates.extend(self.walk.found());
         self.sort_candidates();
-        self.candidates.truncate(FALLBACK_KEPT);
+        // The nominal pose stays, wherever it ranks.
+        let mut place = 0;
+        self.candidates.retain(|c| {
+            place += 1;
+            c.nominal || place <= FALLBACK_KEPT
+        });
     }
 
     /// Strongest first; ties by the pose's own values, so that the order does not depend on how the work was spread.
@@ -310,8 +320,9 @@ impl Aligner {
         let mut best_rank = f32::NEG_INFINITY;
         for i in 0..self.candidates.len() {
             let c = self.candidates[i];
-            if self.tried.len() >= REFINED || c.fit.z < LEAST_Z {
-                break;
+            // The nominal pose is never passed over: before refinement, a part that lies a little off it may look the worse.
+            if c.fit.z < LEAST_Z || (self.tried.len() >= REFINED && !c.nominal) {
+                continue;
             }
             if self.tried.iter().any(|t| t.corner_error(&c.pose, w, h) < SAME_PX) {
                 continue;
@@ -415,32 +426,80 @@ impl Aligner {
         last
     }
 
+    /// A part that lies nearly as it should and shows too little to tell turn and scale from (a corner, a row of pads at the border):
+    /// the shift alone is refined, or, where not even that can be told, the nominal pose is taken as it is when it fits well.
+    fn shifted(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate) -> Option<Registration> {
+        let start = self.candidates.iter().find(|c| c.nominal).copied().filter(|c| c.fit.z >= FULL_Z_NOMINAL)?;
+        let nominal = pose_from_level(&start.pose, search.level);
+        let out = match self.climb_shift(model, frame, search, &nominal) {
+            Some((pose, r)) => self.judge(model, frame, search, self.verify(search, &pose), &pose, &r),
+            None if start.fit.z >= 2.0 * FULL_Z_NOMINAL => {
+                let (ncc, visible_share) = (start.fit.ncc, start.fit.visible_share);
+                let r = Refined { ncc, visible_share, inlier_share: 1.0, ..Refined::unmoved(nominal) };
+                self.judge(model, frame, search, start.fit, &nominal, &r)
+            }
+            None => return None,
+        };
+        out.accepted.then_some(out)
+    }
+
+    /// The shift alone, level by level to full size.
+    fn climb_shift(
+        &mut self,
+        model: &TemplateModel,
+        frame: &Gray,
+        search: &CoarseTemplate,
+        start: &Affine,
+    ) -> Option<(Affine, Refined)> {
+        let (mut pose, mut light, mut last) = (*start, None, None);
+        for level in (0..=search.level).rev() {
+            let r = self.refine_at::<2>(model, frame, level, &pose, light, COARSE_EFFORT)?;
+            pose = pose_from_level(&r.pose, level);
+            light = Some(r.light);
+            last = Some(r);
+        }
+        last.map(|r| (pose, r))
+    }
+
     /// From the search level to full size, and the figures.
     fn finish(&mut self, model: &TemplateModel, frame: &Gray, search: &CoarseTemplate, best: Best) -> Registration {
-        let near = |pose: &Affine| {
-            let (w, h) = model.size();
-            pose.corner_error(&nominal(model, frame), w, h) <= NOMINAL_SHARE * w.max(h) as f64
-        };
         let mut found = self.climb(model, frame, search, &best);
-        if near(&best.pose) && found.is_none_or(|f| f.1.ncc < FALLBACK_NCC) {
+        if is_near(model, frame, &best.pose) && found.is_none_or(|f| f.1.ncc < FALLBACK_NCC) {
             found = self.climb_slowly(model, frame, search, &best).or(found);
         }
-        let Some((pose, r)) = found else {
-            return Registration { frame_from_template: best.pose, ..Registration::refused(Refusal::NotFound) };
-        };
+        match found {
+            Some((pose, r)) => self.judge(model, frame, search, best.fit, &pose, &r),
+            None => Registration { frame_from_template: best.pose, ..Registration::refused(Refusal::NotFound) },
+        }
+    }
+
+    /// Whether a refined pose can be trusted. `fit` is that of the search level, `pose` and `r` that of full size.
+    fn judge(
+        &self,
+        model: &TemplateModel,
+        frame: &Gray,
+        search: &CoarseTemplate,
+        fit: Fit,
+        pose: &Affine,
+        r: &Refined,
+    ) -> Registration {
         let (w, h) = search.template_size;
-        let coarse = pose_at_level(&pose, search.level);
-        let z = best.fit.z.max(0.0);
+        let coarse = pose_at_level(pose, search.level);
+        let z = fit.z.max(0.0);
         let rival = (self.candidates.iter())
             .filter(|c| c.pose.corner_error(&coarse, w, h) > 2.0 * SAME_PX)
             .map(|c| c.fit.z)
             .fold(0.0, f32::max);
         let margin = if z > 0.0 { (1.0 - rival / z).clamp(0.0, 1.0) } else { 0.0 };
-        // Where it is not expected, a pose that leads over no other must fit all the better.
-        let (full, lead) =
-            if near(&pose) { (FULL_Z_NOMINAL, 1.0) } else { (FULL_Z, 0.5 + 0.5 * (margin / FULL_MARGIN).min(1.0)) };
-        let confidence = r.ncc.max(0.0) * r.inlier_share.sqrt() * (z / full).min(1.0) * lead;
-        let refusal = if !self.in_range(&pose, r.visible_share) {
+        // Where it is not expected, a pose must fit all the better, the more so when it leads over no other.
+        let doubt = if is_near(model, frame, pose) {
+            (z / FULL_Z_NOMINAL).min(1.0)
+        } else {
+            let lead = NO_MARGIN + (1.0 - NO_MARGIN) * (margin / FULL_MARGIN).min(1.0);
+            (z / FULL_Z).min(1.0) * lead * (r.ncc / FULL_NCC).clamp(0.0, 1.0)
+        };
+        let confidence = r.ncc.max(0.0) * r.inlier_share.sqrt() * doubt;
+        let refusal = if !self.in_range(pose, r.visible_share) {
             Some(Refusal::OutOfRange)
         } else if f64::from(confidence) < self.settings.min_confidence {
             Some(Refusal::LowConfidence)
@@ -448,7 +507,7 @@ impl Aligner {
             None
         };
         Registration {
-            frame_from_template: pose,
+            frame_from_template: *pose,
             accepted: refusal.is_none(),
             refusal,
             confidence,
@@ -469,6 +528,12 @@ impl Aligner {
             && (s.min_scale..=s.max_scale).contains(&pose.scale())
             && f64::from(visible_share) >= s.min_visible_share
     }
+}
+
+/// Whether `pose` is near the nominal one.
+fn is_near(model: &TemplateModel, frame: &Gray, pose: &Affine) -> bool {
+    let (w, h) = model.size();
+    pose.corner_error(&nominal(model, frame), w, h) <= NOMINAL_SHARE * w.max(h) as f64
 }
 
 /// The pose of a part that lies as the template does: concentric, not turned, not scaled.

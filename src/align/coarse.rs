@@ -8,6 +8,7 @@ use rustfft::num_complex::Complex32;
 use super::isa::{Isa, kernel};
 use super::lanes::{LANES, Simd};
 use super::log_polar::{self, ANGLES, LogPolar, RADII};
+use super::model::halve_used;
 use super::sampling::{self, CHUNK, Chunk};
 use super::spectrum::{self, Fft2, good_length, hann, tukey};
 use crate::frame::Map;
@@ -21,6 +22,8 @@ const BAND: f64 = 0.4;
 const GRID: usize = 44;
 /// Mean square of the template's LCN picture below which there is nothing to register on.
 const LEAST_POWER: f64 = 4e-4;
+/// Shorter side of the search level, px, from which the walk through all poses works at half its size: its steps of rotation blur what is finer anyway.
+const WALK_HALVE_FROM: usize = 96;
 /// Kurtosis of a normal distribution; a board's LCN picture comes close to it.
 const NORMAL_KURTOSIS: f64 = 3.0;
 
@@ -59,6 +62,8 @@ pub struct CoarseTemplate {
     pub turn_y: Vec<Complex32>,
     frame_window: Vec<f32>,
     grid: Grid,
+    /// The same at half the size, for the walk through all poses; none where the pictures are small.
+    walk: Option<Box<CoarseTemplate>>,
 }
 
 /// Verification points, padded to whole chunks with points that are never visible.
@@ -110,6 +115,18 @@ impl Fit {
     const NONE: Fit = Fit { z: -9.0, ncc: -1.0, visible_share: 0.0 };
 }
 
+/// Halves both sides of a map: the mean of each 2x2 block; an odd last column or row is left out.
+pub fn halve(source: &Map, out: &mut Map) {
+    let (w, h) = (source.width() / 2, source.height() / 2);
+    out.resize_for_overwrite(w, h);
+    for y in 0..h {
+        let (a, b) = (source.row(2 * y), source.row(2 * y + 1));
+        for ((o, a), b) in out.row_mut(y).iter_mut().zip(a.as_chunks::<2>().0).zip(b.as_chunks::<2>().0) {
+            *o = 0.25 * ((a[0] + a[1]) + (b[0] + b[1]));
+        }
+    }
+}
+
 fn outer(x: &[f32], y: &[f32]) -> Vec<f32> {
     y.iter().flat_map(|v| x.iter().map(move |u| u * v)).collect()
 }
@@ -148,6 +165,7 @@ impl CoarseTemplate {
             turn_y: turn(h),
             frame_window: outer(&hann(frame_size.0), &hann(frame_size.1)),
             grid: Grid::new(lcn, used),
+            walk: None,
             plan,
         };
         let mut s = CoarseScratch::default();
@@ -158,7 +176,20 @@ impl CoarseTemplate {
         place(lcn, &window, w, out.offset, &mut s.picture);
         out.plan.forward(&mut s.picture, &mut s.spectrum, &mut s.fft);
         out.spectrum = s.spectrum;
+        if tw.min(th).min(frame_size.0).min(frame_size.1) >= WALK_HALVE_FROM {
+            let mut half = Map::default();
+            halve(lcn, &mut half);
+            let used = halve_used(used, tw, half.size());
+            let frame_size = (frame_size.0 / 2, frame_size.1 / 2);
+            out.walk = Some(Box::new(Self::new(level + 1, &half, &used, frame_size, scale_band)));
+        }
         out
+    }
+
+    /// What the walk through all poses correlates with, and by how many levels it is smaller than this.
+    #[must_use]
+    pub fn for_walk(&self) -> (&CoarseTemplate, usize) {
+        self.walk.as_deref().map_or((self, 0), |w| (w, 1))
     }
 
     /// Spectrum of the log-polar spectrum of the frame's LCN picture, into `s.log_spectrum`.

@@ -106,8 +106,8 @@ pub struct Registration {
     pub accepted: bool,
     /// Why not.
     pub refusal: Option<Refusal>,
-    /// 0..1: `ncc * sqrt(inlier_share) * min(1, psr / 25) * (1 + min(1, margin / 0.2)) / 2`; near the nominal pose
-    /// `ncc * sqrt(inlier_share) * min(1, psr / 5)`; for a template without structure the share of the frame that has none either.
+    /// 0..1: `ncc * sqrt(inlier_share) * doubt`, with `doubt = min(1, psr / 25) * (0.4 + 0.6 min(1, margin / 0.2)) * min(1, ncc / 0.55)`,
+    /// near the nominal pose `min(1, psr / 5)`; for a template without structure the share of the frame that has none either.
     pub confidence: f32,
     /// Normalised cross-correlation at full size with the additive light gradient taken out, -1..1.
     pub ncc: f32,
@@ -115,7 +115,7 @@ pub struct Registration {
     pub psr: f32,
     /// Share of the template that the frame shows, 0..1.
     pub visible_share: f32,
-    /// Share of the visible points that fit, 0..1.
+    /// Share of the visible points that fit, 0..1; 1 where the nominal pose was taken without refinement.
     pub inlier_share: f32,
     /// Lead over the second-best pose, 0..1: `1 - psr of the second / psr of the best`.
     pub margin: f32,

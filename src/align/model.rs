@@ -207,7 +207,7 @@ fn mean_used(picture: &Gray, used: &[bool]) -> f32 {
 }
 
 /// A pixel is used when all four below it are.
-fn halve_used(below: &[bool], below_width: usize, (w, h): (usize, usize)) -> Vec<bool> {
+pub(super) fn halve_used(below: &[bool], below_width: usize, (w, h): (usize, usize)) -> Vec<bool> {
     (0..w * h)
         .map(|i| {
             let at = 2 * (i / w) * below_width + 2 * (i % w);

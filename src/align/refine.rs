@@ -35,6 +35,8 @@ const LEAST_GAIN: f64 = 0.05;
 /// Added to the light's diagonal for each visible point: gain, offset, gradients; the second-order terms are held by a little more, since
 /// a plain template hardly shows them.
 const RIDGE: [f64; LIGHT] = [1e-6, 1e-6, 1e-6, 1e-6, 2e-3, 2e-3, 2e-3, 0.1];
+/// The same where the shift alone is free, for templates so plain that gradients of the light would take the place of their few edges.
+const STIFF_RIDGE: [f64; LIGHT] = [1e-6, 1e-6, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0];
 /// Points that the scale is estimated from.
 const SCALE_SAMPLES: usize = 2048;
 /// Edges among them below which every point counts.
@@ -81,6 +83,22 @@ pub struct Refined {
     pub last_step_px: f64,
     /// Rounds taken.
     pub rounds: usize,
+}
+
+impl Refined {
+    /// `pose` before the first round.
+    #[must_use]
+    pub fn unmoved(pose: Affine) -> Self {
+        Self {
+            pose,
+            ncc: -1.0,
+            visible_share: 0.0,
+            inlier_share: 0.0,
+            light: Light { coefficients: [0.0; LIGHT], sigma: 0.0 },
+            last_step_px: f64::INFINITY,
+            rounds: 0,
+        }
+    }
 }
 
 /// How long to refine.
@@ -132,6 +150,7 @@ pub fn refine<const P: usize>(
         return None;
     }
     let n = P + LIGHT;
+    let ridge = if P == 2 { STIFF_RIDGE } else { RIDGE };
     let (cx, cy) = ((points.size.0 as f64 - 1.0) / 2.0, (points.size.1 as f64 - 1.0) / 2.0);
     let unit = 1.0 / cx.max(cy);
     let mut round = Round {
@@ -147,15 +166,10 @@ pub fn refine<const P: usize>(
     s.visible.resize(points.x.len(), 0.0);
     let mut factor = [[0.0f64; MOST]; MOST];
     let mut sums = Sums { products: [[[0.0; LANES]; COLUMNS]; MOST], fit: [[0.0; LANES]; 7] };
-    let mut out = Refined {
-        pose: *start,
-        ncc: -1.0,
-        visible_share: 0.0,
-        inlier_share: 0.0,
-        light: light.unwrap_or(Light { coefficients: [0.0; LIGHT], sigma: 0.0 }),
-        last_step_px: f64::INFINITY,
-        rounds: 0,
-    };
+    let mut out = Refined::unmoved(*start);
+    if let Some(light) = light {
+        out.light = light;
+    }
     while out.rounds < effort.rounds {
         let fresh = out.rounds < effort.fresh_rounds;
         sample(isa, picture, &out.pose, &points.x, &points.y, &mut s.value, &mut s.visible);
@@ -187,7 +201,7 @@ pub fn refine<const P: usize>(
                 for j in k..n {
                     factor[j][k] = lanes(&sums.products[k][j]);
                 }
-                factor[k][k] += if k < P { factor[k][k] * 1e-6 } else { fit[0] * RIDGE[k - P] };
+                factor[k][k] += if k < P { factor[k][k] * 1e-6 } else { fit[0] * ridge[k - P] };
             }
             cholesky(&mut factor, n)?;
         }
@@ -217,7 +231,9 @@ pub fn refine<const P: usize>(
 /// The warp of the template's own pixels that the step stands for: `p + d + L (p - c)`.
 fn increment<const P: usize>(step: &[f64; MOST], gain: f64, unit: f64, cx: f64, cy: f64) -> Affine {
     let d = [step[0] / gain, step[1] / gain];
-    let l = if P == 4 {
+    let l = if P == 2 {
+        [[0.0; 2]; 2]
+    } else if P == 4 {
         let (grow, turn) = (step[2] / gain * unit, step[3] / gain * unit);
         [[grow, -turn], [turn, grow]]
     } else {
@@ -394,7 +410,7 @@ fn accumulate_body<S: Simd, const P: usize>(
             if P == 4 {
                 simd.store(simd.mul_add(gx, u, simd.mul(gy, w)), &mut column[2][b]);
                 simd.store(simd.mul_sub_from(gx, w, simd.mul(gy, u)), &mut column[3][b]);
-            } else {
+            } else if P == 6 {
                 simd.store(simd.mul(gx, u), &mut column[2][b]);
                 simd.store(simd.mul(gy, u), &mut column[3][b]);
                 simd.store(simd.mul(gx, w), &mut column[4][b]);

@@ -1,25 +1,29 @@
 //! The walk through all rotations and scales: the fallback when the log-polar peaks lead nowhere.
 //!
-//! Each hypothesis is one warp, one transform and one correlation for each half turn at the search level, so the cost is bounded
-//! whatever the frame shows. Hypotheses are dealt to a fixed number of workers, each with its own memory, which run in parallel where
+//! Each hypothesis is one warp, one transform and one correlation for each half turn, at half the size of the search level, and a
+//! verification there at full size, so the cost is bounded whatever the frame shows. Hypotheses are dealt to a fixed number of workers, each with its own memory, which run in parallel where
 //! more than one is allowed; what is found does not depend on how many there are.
 
 use super::aligner::{Candidate, rotation_allowed};
-use super::coarse::{CoarseScratch, CoarseTemplate};
+use super::coarse::{self, CoarseScratch, CoarseTemplate};
 use super::isa::Isa;
 use super::phase_correlation;
+use super::pyramid::pose_from_level;
 use super::settings::Settings;
 use crate::frame::Map;
 
 /// Rotations over 180 degrees; the correlation tries both halves.
 const ROTATIONS: usize = 60;
 /// Scales across the band.
-const SCALES: usize = 7;
+const SCALES: usize = 9;
+/// Shifts verified for each of them and each half turn.
+const SHIFTS: usize = 2;
 
 /// The walk's working memory.
 #[derive(Debug, Default)]
 pub struct Walk {
     workers: Vec<Worker>,
+    half: Map,
 }
 
 /// One thread's share.
@@ -34,6 +38,8 @@ struct Job<'a> {
     isa: Isa,
     search: &'a CoarseTemplate,
     frame: &'a Map,
+    /// What is correlated: the template's side, the frame's, and their level above the search level.
+    walk: (&'a CoarseTemplate, &'a Map, usize),
     settings: &'a Settings,
     stride: usize,
 }
@@ -45,13 +51,18 @@ impl Walk {
             0 => rayon::current_num_threads(),
             n => n,
         };
+        let (template, up) = search.for_walk();
+        if up > 0 {
+            coarse::halve(frame, &mut self.half);
+        }
+        let walk = (template, if up > 0 { &self.half } else { frame }, up);
         self.workers.resize_with(threads, Worker::default);
         for w in &mut self.workers {
-            w.scratch.fit(search);
+            w.scratch.fit(template);
             w.found.clear();
-            w.found.reserve((ROTATIONS * SCALES).div_ceil(threads) * 2);
+            w.found.reserve((ROTATIONS * SCALES).div_ceil(threads) * 2 * SHIFTS);
         }
-        spread(&Job { isa, search, frame, settings, stride: threads }, &mut self.workers, 0);
+        spread(&Job { isa, search, frame, walk, settings, stride: threads }, &mut self.workers, 0);
     }
 
     /// What the last run found, in an order that depends on the number of workers.
@@ -80,7 +91,9 @@ impl Worker {
             let rotation = std::f64::consts::PI * (k / SCALES) as f64 / ROTATIONS as f64;
             let scale = low * (high / low).powf((k % SCALES) as f64 / (SCALES - 1) as f64);
             let found = &mut self.found;
-            phase_correlation::shifts(job.isa, job.search, &mut self.scratch, job.frame, rotation, scale, 1, |pose| {
+            let (template, frame, up) = job.walk;
+            phase_correlation::shifts(job.isa, template, &mut self.scratch, frame, rotation, scale, SHIFTS, |pose| {
+                let pose = pose_from_level(&pose, up);
                 if rotation_allowed(&pose, job.settings, 180.0 / ROTATIONS as f64) {
                     let fit = job.search.verify(job.isa, job.frame, &pose, job.settings.min_visible_share as f32);
                     found.push(Candidate { pose, fit, nominal: false });
