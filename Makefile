@@ -62,7 +62,7 @@ cross-release: ## the same for glibc 2.31 and newer (JetPack 5), by zig
 	@scripts/install-packages.sh build
 	@scripts/cross.sh --arch aarch64 --way release --features "$(CROSS_FEATURES)"
 pages: ## manual pages and shell completions into target/package/pages
-	$(CARGO) run --quiet --locked --example cli_pages -- target/package/pages
+	$(CARGO) run --quiet --locked --profile tools --example cli_pages -- target/package/pages
 deb: deb-amd64 deb-arm64 ## Debian packages for amd64 and arm64 into target/package, each with its bill of materials
 deb-amd64 deb-arm64: deb-%:
 	@scripts/install-packages.sh build package
@@ -95,7 +95,8 @@ test-v4l2: deps-test runtime ## the program on the kernel's virtual camera in a 
 camera-cycles: deps-test ## CAMERA_CYCLES (200) times a GigE camera is unplugged and plugged in again: leaks, times
 	CAMERA_CYCLES=$(or $(CAMERA_CYCLES),200) $(CARGO) test --locked --features $(TEST_FEATURES) --lib gige:: -- --nocapture
 .PHONY: test-aarch64
-test-aarch64: ## registration's tests as an aarch64 program under qemu-user (NEON and plain); says what is missing
+test-aarch64: ## registration's tests as an aarch64 program under qemu-user (NEON and plain)
+	@scripts/install-packages.sh build cross emulate
 	@scripts/test-aarch64.sh
 fmt: ## formatting
 	$(CARGO) fmt --check

@@ -6,10 +6,9 @@
 #   --way release  cargo-zigbuild and zig link against glibc 2.31 (JetPack 5 and newer, Debian 11, Ubuntu 20.04); both come from PyPI by
 #                  pinned checksum into target/tools
 #
-# The Rust compiler is found by itself: the default one where it has the target (rustup target add), else Debian's rustc-web with
-# libstd-rust-web-dev of the board's architecture. Prints the program's path last, after checking its glibc need (MAX_GLIBC; default 2.31
-# for the release way, 2.36 for the quick one). CROSS_TARGET_DIR is where it builds; default target/cross, as the compiler may be another
-# than cargo's own. Exit: 0 built, 64 usage, 69 a tool is missing and cannot be installed from here, else cargo's.
+# The Rust compiler is found by itself (rustc-for.sh). Prints the program's path last, after checking its glibc need (MAX_GLIBC; default 2.31
+# for the release way, 2.36 for the quick one). Builds in target/cross, as the compiler may be another than cargo's own.
+# Exit: 0 built, 64 usage, 69 a tool is missing and cannot be installed from here, else cargo's.
 set -euo pipefail
 
 fail() { code=$1; shift; echo "cross: $*" >&2; exit "$code"; }
@@ -22,13 +21,13 @@ while [ $# -gt 0 ]; do
         --arch) arch=${2:?}; shift 2 ;;
         --way) way=${2:?}; shift 2 ;;
         --features) features=${2?}; shift 2 ;;
-        -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) fail 64 "unknown argument '$1'" ;;
     esac
 done
 case $arch in
-    arm64 | aarch64) arch=aarch64 debian=arm64 ;;
-    amd64 | x86_64) arch=x86_64 debian=amd64 ;;
+    arm64 | aarch64) arch=aarch64 ;;
+    amd64 | x86_64) arch=x86_64 ;;
     *) fail 64 "--arch must be aarch64 or x86_64, got '$arch'" ;;
 esac
 case $way in quick | release) ;; *) fail 64 "--way must be quick or release, got '$way'" ;; esac
@@ -38,36 +37,13 @@ host=$(uname -m)
 cargo=${CARGO:-cargo}
 command -v "$cargo" > /dev/null || fail 69 "cargo is missing (https://rustup.rs)"
 
-# -- a compiler that has the target ---------------------------------------------------------------------------------------------------
-has_target() {
-    local folder
-    folder=$("$1" --print target-libdir --target "$target" 2> /dev/null) && [ -n "$(ls "$folder"/libstd-*.rlib 2> /dev/null)" ]
-}
-find_compiler() {
-    for compiler in "${RUSTC:-rustc}" /usr/bin/rustc; do
-        if command -v "$compiler" > /dev/null && has_target "$compiler"; then return 0; fi
-    done
-    return 1
-}
-install_debian() {
-    [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
-    echo "cross: installing Debian's Rust for $debian"
-    dpkg --add-architecture $debian && apt-get update -qq \
-        && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustc-web "libstd-rust-web-dev:$debian" > /dev/null
-}
-if ! find_compiler; then
-    { command -v rustup > /dev/null && rustup target add $target 2> /dev/null && find_compiler; } || { install_debian && find_compiler; } \
-        || fail 69 "no Rust compiler has $target: run  rustup target add $target  or, on Debian as root,  dpkg --add-architecture $debian && apt-get update && apt-get install rustc-web libstd-rust-web-dev:$debian"
-fi
-wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+compiler=$("$root/scripts/rustc-for.sh" $arch)
 version=$("$compiler" --version | cut -d' ' -f2)
-[ "$(printf '%s\n%s\n' "$wanted" "$version" | sort -V | head -n 1)" = "$wanted" ] \
-    || fail 69 "$compiler is $version, wanted $wanted or newer: rustup target add $target"
 echo "cross: $target by $compiler $version, $way way"
 export RUSTC=$compiler
 # Symbols would be a third of the package; panics name file and line all the same.
 export CARGO_PROFILE_RELEASE_STRIP=symbols
-folder=${CROSS_TARGET_DIR:-$root/target/cross}
+folder=${CARGO_TARGET_DIR:-$root/target}/cross
 arguments=(--release --locked --bin ssds --manifest-path "$root/Cargo.toml" --target-dir "$folder")
 [ -z "$features" ] || arguments+=(--features "$features")
 upper=$(echo $target | tr 'a-z-' 'A-Z_')

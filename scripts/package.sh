@@ -8,6 +8,7 @@
 #   PROGRAM          a built program to pack, instead of building one
 #   FEATURES         features beside the default ones
 #   SBOM=no          leave the bill of materials out
+#   EXAMPLE_FLAGS    how cargo builds the program that writes manual pages and completions; default "--profile tools"
 # Prints the package's path last. Exit: 0 made, 64 usage, 69 a tool is missing, else the tool's.
 set -euo pipefail
 
@@ -34,25 +35,28 @@ export PATH=$root/target/tools/bin:$PATH
 tool() { # NAME VERSION
     command -v "cargo-$1" > /dev/null && return
     echo "package: installing cargo-$1 $2 below target/tools"
-    env -u RUSTC "$cargo" install --quiet --locked --root target/tools "cargo-$1" --version "$2" || fail 69 "cargo-$1 $2 cannot be installed"
+    # A tool of packing is run a few times: little optimisation, soon compiled.
+    env -u RUSTC -u CARGO_TARGET_DIR CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        "$cargo" install --quiet --locked --root target/tools "cargo-$1" --version "$2" || fail 69 "cargo-$1 $2 cannot be installed"
 }
 
 # -- what goes in ---------------------------------------------------------------------------------------------------------------------
 program=${PROGRAM:-}
 if [ -z "$program" ]; then
     scripts/cross.sh --arch "$arch" --way "${WAY:-release}" ${FEATURES:+--features "$FEATURES"}
-    program=${CROSS_TARGET_DIR:-target/cross}/$target/release/ssds
+    program=${CARGO_TARGET_DIR:-target}/cross/$target/release/ssds
 fi
 [ -f "$program" ] || fail 66 "no program $program"
 glibc=$(scripts/glibc-need.sh "$program" | sed -n 's/.*needs glibc //p')
 scripts/fetch-onnxruntime.sh --arch "$arch" "target/package/onnxruntime-$arch"
-"$cargo" run --quiet --locked --example cli_pages -- target/package/pages
+# shellcheck disable=SC2086
+"$cargo" run --quiet --locked ${EXAMPLE_FLAGS:---profile tools} --example cli_pages -- target/package/pages
 
 stage=target/package/stage
 rm -rf "$stage"
 mkdir -p $stage/{bin,lib,doc,man,completions,units,schema,models,config,dropins}
 install -m 0755 "$program" $stage/bin/ssds
-install -m 0644 models/ssds.onnx models/ssds.toml $stage/models/
+install -m 0644 models/*.onnx models/*.toml $stage/models/
 cp target/package/pages/man/*.1 $stage/man/
 gzip -9n $stage/man/*.1
 cp target/package/pages/completions/* $stage/completions/
@@ -104,7 +108,7 @@ if [ "${SBOM:-yes}" != no ]; then
     "$cargo" cyclonedx --quiet --format json --spec-version 1.5 --target "$target" --no-default-features --features "daemon${FEATURES:+,$FEATURES}" \
         --override-filename ssds.cdx
     mv ssds.cdx.json "$sbom"
-    # What is in the package and no crate: the network, and the runtime's library.
+    # What is in the package and no crate: the networks, and the runtime's library.
     python3 - "$sbom" "$stage" <<'PY'
 import hashlib, json, pathlib, sys
 sbom, stage = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
@@ -113,7 +117,8 @@ def component(path, kind, name, version, **more):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     ref = f"file:{path.name}"
     return {"type": kind, "bom-ref": ref, "name": name, "version": version, "hashes": [{"alg": "SHA-256", "content": digest}], **more}
-added = [component(stage / "models/ssds.onnx", "machine-learning-model", "ssds.onnx", bill["metadata"]["component"]["version"])]
+release = bill["metadata"]["component"]["version"]
+added = [component(network, "machine-learning-model", network.name, release) for network in sorted((stage / "models").glob("*.onnx"))]
 for library in (stage / "lib").iterdir():
     version = library.name.removeprefix("libonnxruntime.so.")
     added.append(component(library, "library", "onnxruntime", version, purl=f"pkg:pypi/onnxruntime@{version}", licenses=[{"license": {"id": "MIT"}}]))

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the core's registration tests as an aarch64 program under qemu-user: the NEON build of every hot loop and the plain one beside it.
-# Needs a Rust compiler with the aarch64 target (rustup's, or Debian's rustc-web), a cross linker and qemu-aarch64; says what is missing.
+# Needs a Rust compiler with the aarch64 target (rustc-for.sh), a cross linker and qemu-aarch64; says what is missing.
 # usage: test-aarch64.sh [TEST FILTER]   (default align::; CARGO names another cargo)
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,22 +9,11 @@ target=aarch64-unknown-linux-gnu
 missing=""
 command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 || missing="$missing gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 command -v qemu-aarch64 >/dev/null 2>&1 || missing="$missing qemu-user"
-compiler=""
-for candidate in rustc /usr/bin/rustc; do
-    command -v "$candidate" >/dev/null 2>&1 || continue
-    folder=$("$candidate" --print target-libdir --target $target 2>/dev/null) || continue
-    if ls "$folder"/libcore-*.rlib >/dev/null 2>&1; then
-        compiler=$(command -v "$candidate")
-        break
-    fi
-done
-[ -n "$compiler" ] || missing="$missing rustc-web libstd-rust-web-dev:arm64"
 if [ -n "$missing" ]; then
-    echo "test-aarch64: missing:$missing" >&2
-    echo "test-aarch64: on Debian: dpkg --add-architecture arm64 && apt-get update && apt-get install$missing" >&2
-    echo "test-aarch64: (with rustup, 'rustup target add $target' serves for the compiler)" >&2
+    echo "test-aarch64: missing:$missing (make test-aarch64 installs them as root)" >&2
     exit 69
 fi
+compiler=$(scripts/rustc-for.sh aarch64)
 
 # Its own folder: the compiler may be another than the host's.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/aarch64-test"
