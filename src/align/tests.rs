@@ -132,6 +132,44 @@ fn structure_in_one_corner_is_enough_where_the_part_is_expected() {
     assert!(!r.accepted, "{r:?}");
 }
 
+/// A plain board with half a disc at each lower corner, the two `apart` px further apart and `dy` px lower; turned about one disc's centre
+/// it lays half of itself on it.
+fn two_half_discs(apart: f64, dy: f64) -> Gray {
+    Gray::from_fn(640, 640, |x, y| {
+        let (x, y) = (x as f64, y as f64 - dy - 512.0);
+        let near = (x + 60.0 + apart / 2.0).hypot(y).min((x - 726.0 - apart / 2.0).hypot(y));
+        (255.0 * (near - 158.0 + 0.5).clamp(0.0, 1.0)) as u8
+    })
+}
+
+#[test]
+fn of_poses_that_fit_alike_the_expected_one_is_taken() {
+    let mut frame = two_half_discs(12.0, -4.0);
+    for (x, y) in (150..158).flat_map(|x| (490..504).map(move |y| (x, y))) {
+        frame.set(x, y, 10);
+    }
+    let r = align(&two_half_discs(0.0, 0.0), &frame, &settings());
+    assert!(r.accepted, "{r:?}");
+    assert!(r.frame_from_template.rotation_rad().abs() < 0.03, "{r:?}");
+}
+
+/// A plain board that shows no more than the rims of three pads at its left border: too little to tell turn and scale from.
+fn three_rims(dx: f64, dy: f64) -> Gray {
+    Gray::from_fn(640, 640, |x, y| {
+        let pad = |cy: f64| (x as f64 - dx + 6.0).hypot(y as f64 - dy - cy) - 24.0;
+        (255.0 * (pad(140.0).min(pad(280.0)).min(pad(420.0)) + 0.5).clamp(0.0, 1.0)) as u8
+    })
+}
+
+#[test]
+fn little_structure_at_the_border_is_followed_by_its_shift() {
+    let r = align(&three_rims(0.0, 0.0), &three_rims(-2.0, 1.5), &settings());
+    assert!(r.accepted, "{r:?}");
+    let error = r.frame_from_template.corner_error(&Affine::similarity(0.0, 1.0, -2.0, 1.5), 640, 640);
+    assert!(error < CLEAN_PX, "{error} {r:?}");
+    assert!(!align(&three_rims(0.0, 0.0), &board(640, 640, 3), &settings()).accepted);
+}
+
 #[test]
 fn a_blank_template_goes_with_plain_frames_in_its_light_only() {
     let template = Gray::from_fn(200, 160, |_, _| 230);
