@@ -45,7 +45,8 @@ fn main() -> ExitCode {
     }
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let (topic, payload) = line.split_once(' ').unwrap_or((&line, ""));
-        let Some((_, suffix)) = topic.split_once("ssds/").filter(|_| !payload.is_empty()) else { continue };
+        // mosquitto_sub -v writes an empty payload as "(null)".
+        let Some((_, suffix)) = topic.split_once("ssds/").filter(|_| !matches!(payload, "" | "(null)")) else { continue };
         let Some(kind) = schema::find(suffix) else {
             faults.push(format!("{topic}: no such topic in the contract"));
             continue;
