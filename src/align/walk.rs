@@ -1,8 +1,9 @@
 //! The walk through all rotations and scales: the fallback when the log-polar peaks lead nowhere.
 //!
 //! Each hypothesis is one warp, one transform and one correlation for each half turn, at half the size of the search level, and a
-//! verification there at full size, so the cost is bounded whatever the frame shows. Hypotheses are dealt to a fixed number of workers, each with its own memory, which run in parallel where
-//! more than one is allowed; what is found does not depend on how many there are.
+//! verification at the search level itself, so the cost is bounded whatever the frame shows. Hypotheses are dealt to a fixed number of
+//! workers, each with its own memory, which run in parallel where more than one is allowed; what is found does not depend on how many
+//! there are.
 
 use super::aligner::{Candidate, rotation_allowed};
 use super::coarse::{self, CoarseScratch, CoarseTemplate};
