@@ -14,7 +14,7 @@ use aravis::glib::prelude::*;
 use aravis::prelude::*;
 use aravis::{Aravis, Auto, Buffer, BufferStatus, Camera as Device, GvDevice, GvPacketSizeAdjustment, RangeCheckPolicy, Stream};
 
-use super::device::{Sequence, moments_ago, must_agree};
+use super::device::{Numbered, Sequence, moments_ago, must_agree};
 use super::unpack::{self, Layout, Mosaic};
 use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values};
 use crate::clock::Clock;
@@ -225,10 +225,13 @@ impl GenIcam {
     fn read(&mut self, buffer: &Buffer) -> Result<Option<Captured>> {
         let label = self.settings.label();
         let last = if self.is_gv { GV_LAST_BLOCK } else { u64::MAX };
-        let (number, skipped) = self.sequence.next(buffer.frame_id(), u64::from(self.is_gv), last);
+        let Numbered { number, skipped, again } = self.sequence.next(buffer.frame_id(), u64::from(self.is_gv), last);
         self.losses.skip(skipped);
         if let Some(word) = fault_of(buffer.status()) {
-            self.losses.count(word);
+            // A picture's rest that comes after its time has a buffer of its own, but it is one lost frame.
+            if !again {
+                self.losses.count(word);
+            }
             log::debug!("{label}: frame {number} is incomplete: {word}");
             return Ok(None);
         }
