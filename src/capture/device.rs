@@ -149,9 +149,9 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Counts skipped numbers, or takes one back that came late.
-    pub(super) fn skip(&mut self, skipped: i64) {
-        self.missing = self.missing.saturating_add_signed(skipped);
+    /// Counts skipped numbers.
+    pub(super) fn skip(&mut self, skipped: u64) {
+        self.missing += skipped;
     }
 
     /// Counts one frame that is not delivered.
@@ -175,66 +175,40 @@ pub fn differences(taught: &Values, now: &Values) -> Vec<String> {
         .collect()
 }
 
-/// A frame may come so many numbers late: one that was waited for in vain is handed over after its followers.
-const LATE: u64 = 63;
-
 /// A device's frame counter, unwrapped.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
-    /// The newest raw number.
+    /// The last raw number.
     last: Option<u64>,
     /// The same without wrap, from the first frame's own.
     total: u64,
-    /// Bit `i` tells that the number `i` before the newest has come.
-    seen: u64,
-}
-
-/// What a frame's raw number says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Numbered {
-    /// Unwrapped.
-    pub(super) number: u64,
-    /// How many were skipped before it; -1 for one that comes late and was counted as skipped.
-    pub(super) skipped: i64,
-    /// The same number has come before, as it does when the rest of a picture arrives after its time, or from a counter that stands still.
-    pub(super) again: bool,
+    /// Frames since then whose numbers cannot be trusted.
+    unnumbered: u64,
 }
 
 impl Sequence {
-    /// Takes the next raw number, whose counter runs from `first` to `max` and then again from `first`. A counter that goes far back without
-    /// a wrap began anew: nothing is counted as skipped.
-    pub(super) fn next(&mut self, raw: u64, first: u64, max: u64) -> Numbered {
-        let Some(last) = self.last else {
-            // What came before the first was not waited for.
-            (self.last, self.total, self.seen) = (Some(raw), raw, u64::MAX);
-            return Numbered { number: raw, skipped: 0, again: false };
-        };
-        // How far behind the newest one, over the wrap where it lies between.
-        let behind = if raw <= last {
-            last - raw
-        } else {
-            (last - first.min(last)).saturating_add(max.saturating_sub(raw)).saturating_add(1)
-        };
-        if behind <= LATE {
-            let bit = 1 << behind;
-            let again = self.seen & bit != 0;
-            self.seen |= bit;
-            return Numbered { number: self.total.saturating_sub(behind), skipped: if again { 0 } else { -1 }, again };
-        }
-        let step = if raw > last {
-            raw - last
-        } else if last <= max && max - last < 1024 && raw < first + 1024 {
+    /// Takes the next raw number, whose counter runs from `first` to `max` and then again from `first`; returns the unwrapped number and
+    /// how many frames were skipped, those of [`Self::unnumbered`] apart. A counter that stands still or goes back without a wrap, as of a
+    /// device that began anew, skipped nothing.
+    pub(super) fn next(&mut self, raw: u64, first: u64, max: u64) -> (u64, u64) {
+        let unnumbered = std::mem::take(&mut self.unnumbered);
+        let step = match self.last.replace(raw) {
+            None => {
+                self.total = raw;
+                return (raw, 0);
+            }
+            Some(last) if raw > last => raw - last,
             // Near the end before, near the beginning now: a wrap.
-            max - last + 1 + (raw - first.min(raw))
-        } else {
-            // What came before the counter began anew is no frame of the new count.
-            self.seen = u64::MAX;
-            1
+            Some(last) if last <= max && max - last < 1024 && raw < first + 1024 => max - last + 1 + (raw - first.min(raw)),
+            Some(_) => 1 + unnumbered,
         };
-        self.last = Some(raw);
         self.total += step;
-        self.seen = u32::try_from(step).ok().and_then(|s| self.seen.checked_shl(s)).unwrap_or(0) | 1;
-        Numbered { number: self.total, skipped: i64::try_from(step - 1).unwrap_or(i64::MAX), again: false }
+        (self.total, (step - 1).saturating_sub(unnumbered))
+    }
+
+    /// A frame came whose number cannot be trusted.
+    pub(super) fn unnumbered(&mut self) {
+        self.unnumbered += 1;
     }
 }
 
@@ -270,45 +244,39 @@ mod tests {
 
     #[test]
     fn sequence_numbers_unwrap_and_tell_gaps() {
-        let of = |number, skipped| Numbered { number, skipped, again: false };
         let mut s = Sequence::default();
-        assert_eq!(s.next(65_533, 1, 65_535), of(65_533, 0));
-        assert_eq!(s.next(65_535, 1, 65_535), of(65_535, 1));
-        assert_eq!(s.next(1, 1, 65_535), of(65_536, 0));
-        assert_eq!(s.next(4, 1, 65_535), of(65_539, 2));
-        // Two that were waited for come late.
-        assert_eq!(s.next(2, 1, 65_535), of(65_537, -1));
-        assert_eq!(s.next(65_534, 1, 65_535), of(65_534, -1));
-        assert_eq!(s.next(900, 1, 65_535), of(66_435, 895));
+        assert_eq!(s.next(65_533, 1, 65_535), (65_533, 0));
+        assert_eq!(s.next(65_535, 1, 65_535), (65_535, 1));
+        assert_eq!(s.next(1, 1, 65_535), (65_536, 0));
+        assert_eq!(s.next(4, 1, 65_535), (65_539, 2));
+        assert_eq!(s.next(900, 1, 65_535), (66_435, 895));
         // The device began anew.
-        assert_eq!(s.next(1, 1, 65_535), of(66_436, 0));
+        assert_eq!(s.next(1, 1, 65_535), (66_436, 0));
         let mut v = Sequence::default();
-        assert_eq!(v.next(u64::from(u32::MAX), 0, u64::from(u32::MAX)), of(u64::from(u32::MAX), 0));
-        assert_eq!(v.next(1, 0, u64::from(u32::MAX)), of(u64::from(u32::MAX) + 2, 1));
+        assert_eq!(v.next(u64::from(u32::MAX), 0, u64::from(u32::MAX)), (u64::from(u32::MAX), 0));
+        assert_eq!(v.next(1, 0, u64::from(u32::MAX)), (u64::from(u32::MAX) + 2, 1));
+        // A counter that stands still.
+        let mut still = Sequence::default();
+        assert_eq!([0, 0, 0].map(|n| still.next(n, 0, u64::from(u32::MAX))), [(0, 0), (1, 0), (2, 0)]);
     }
 
     #[test]
-    fn a_number_that_comes_again_moves_nothing() {
-        let again = |number| Numbered { number, skipped: 0, again: true };
-        let of = |number, skipped| Numbered { number, skipped, again: false };
+    fn frames_without_a_number_are_not_skipped_ones() {
         let mut s = Sequence::default();
-        assert_eq!(s.next(7, 1, 65_535), of(7, 0));
-        // The rest of a picture that came after its time.
-        assert_eq!(s.next(7, 1, 65_535), again(7));
-        assert_eq!(s.next(10, 1, 65_535), of(10, 2));
-        assert_eq!(s.next(7, 1, 65_535), again(7));
-        assert_eq!(s.next(9, 1, 65_535), of(9, -1));
-        assert_eq!(s.next(9, 1, 65_535), again(9));
-        assert_eq!(s.next(10, 1, 65_535), again(10));
-        assert_eq!(s.next(11, 1, 65_535), of(11, 0));
-        // Of a jump further than what is remembered, the skipped ones may still come.
-        assert_eq!(s.next(111, 1, 65_535), of(111, 99));
-        assert_eq!(s.next(110, 1, 65_535), of(110, -1));
-        // A counter that stands still.
-        let mut still = Sequence::default();
-        for _ in 0..3 {
-            assert_eq!(still.next(0, 0, u64::from(u32::MAX)).number, 0);
-        }
+        assert_eq!(s.next(65_530, 1, 65_535), (65_530, 0));
+        s.unnumbered();
+        s.unnumbered();
+        assert_eq!(s.next(65_533, 1, 65_535), (65_533, 0));
+        assert_eq!(s.next(65_534, 1, 65_535), (65_534, 0));
+        // One of four, over the wrap.
+        s.unnumbered();
+        assert_eq!(s.next(4, 1, 65_535), (65_539, 3));
+        // The device began anew meanwhile.
+        s.unnumbered();
+        assert_eq!(s.next(2, 1, 65_535), (65_541, 0));
+        // More of them than numbers between: rests of one picture.
+        s.unnumbered();
+        assert_eq!(s.next(3, 1, 65_535), (65_542, 0));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use aravis::glib::prelude::*;
 use aravis::prelude::*;
 use aravis::{Aravis, Auto, Buffer, BufferStatus, Camera as Device, GvDevice, GvPacketSizeAdjustment, RangeCheckPolicy, Stream};
 
-use super::device::{Numbered, Sequence, moments_ago, must_agree};
+use super::device::{Sequence, moments_ago, must_agree};
 use super::unpack::{self, Layout, Mosaic};
 use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values};
 use crate::clock::Clock;
@@ -224,17 +224,16 @@ impl GenIcam {
     /// Reads a filled buffer; `None` when it is no whole picture.
     fn read(&mut self, buffer: &Buffer) -> Result<Option<Captured>> {
         let label = self.settings.label();
-        let last = if self.is_gv { GV_LAST_BLOCK } else { u64::MAX };
-        let Numbered { number, skipped, again } = self.sequence.next(buffer.frame_id(), u64::from(self.is_gv), last);
-        self.losses.skip(skipped);
         if let Some(word) = fault_of(buffer.status()) {
-            // A picture's rest that comes after its time has a buffer of its own, but it is one lost frame.
-            if !again {
-                self.losses.count(word);
-            }
-            log::debug!("{label}: frame {number} is incomplete: {word}");
+            // Its number comes with the leading packet. Where that one is missing, the buffer bears the number of what it held before, or 0.
+            self.sequence.unnumbered();
+            self.losses.count(word);
+            log::debug!("{label}: a frame is incomplete: {word}");
             return Ok(None);
         }
+        let last = if self.is_gv { GV_LAST_BLOCK } else { u64::MAX };
+        let (number, skipped) = self.sequence.next(buffer.frame_id(), u64::from(self.is_gv), last);
+        self.losses.skip(skipped);
         let size = (usize::try_from(buffer.image_width()).unwrap_or(0), usize::try_from(buffer.image_height()).unwrap_or(0));
         if size != self.size {
             return Err(Error::unavailable(format!(

@@ -32,7 +32,7 @@ pub struct Captured {
     pub captured_at: Timestamp,
     /// The same on CLOCK_MONOTONIC, ns.
     pub captured_mono_ns: u64,
-    /// The device's own frame number; a gap means lost frames. Some drivers' counters stand still.
+    /// The device's own frame number; a gap means lost frames.
     pub device_sequence: u64,
     /// The device's own clock at exposure, ns from a start it does not tell.
     pub device_time_ns: Option<u64>,

@@ -22,7 +22,7 @@ use v4l::io::traits::{CaptureStream, Stream as _};
 use v4l::video::Capture as _;
 use v4l::{Device, FourCC};
 
-use super::device::{Numbered, Sequence, device_error, moments_ago, must_agree};
+use super::device::{Sequence, device_error, moments_ago, must_agree};
 use super::unpack::{self, Layout, Mosaic};
 use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values};
 use crate::clock::Clock;
@@ -253,7 +253,7 @@ impl V4l2 {
         let Some(stream) = &mut self.stream else { return Err(Error::internal("a video stream that was closed is read")) };
         let (data, meta) = stream.next().map_err(|e| device_error(&label, "reading a frame", &e))?;
         let meta = *meta;
-        let Numbered { number, skipped, .. } = self.sequence.next(u64::from(meta.sequence), 0, u64::from(u32::MAX));
+        let (number, skipped) = self.sequence.next(u64::from(meta.sequence), 0, u64::from(u32::MAX));
         self.losses.skip(skipped);
         let (width, height) = self.size;
         let stride = if self.stride == 0 { self.layout.line_bytes(width) } else { self.stride };
