@@ -137,6 +137,17 @@ pub(crate) enum Slot {
     Stats,
 }
 
+impl Slot {
+    /// Where it is published.
+    pub(crate) fn topic(self, topics: &Topics) -> String {
+        match self {
+            Slot::State => topics.state(),
+            Slot::Alarm(code) => topics.alarm(code),
+            Slot::Stats => topics.stats(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Retained {
     pub payload: Bytes,

@@ -8,6 +8,7 @@
 //! - a row is deleted only after a PUBACK without refusal for the packet id it was sent with on the same connection;
 //! - rows are sent in the order of `seq` within a connection, so a subscriber sees each number first in order, repeats aside;
 //! - at most `window` rows come twice for one fault;
+//! - what the broker does not take is named by topic or result and reason, also when it closes the connection over it;
 //! - `replayed` is set on rows sent later than twice the publish time-out after their commit, by the monotonic clock, and on all rows of
 //!   an earlier boot of the machine: the wall clock plays no part.
 //!
@@ -57,7 +58,9 @@ const RESPONSES_AHEAD: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ticket {
     Row(u64),
-    Retained,
+    /// Birth.
+    Status,
+    Retained(Slot),
     Response(u64),
     Stopped,
 }
@@ -85,6 +88,9 @@ pub(super) struct Pump {
     commands: Sender<Command>,
     highest_sent: u64,
     short_lived: u32,
+    /// The last connection was short and did no good: the next sends one message at a time until a result is acknowledged. A broker that closes the
+    /// connection on a refusal (mosquitto 2.0 does) has then nothing unread, and its reason arrives.
+    cautious: bool,
     housekept: Option<Instant>,
 }
 
@@ -95,6 +101,10 @@ struct Session {
     window: Window<Ticket>,
     /// Most QoS 1 messages under way that the broker allows.
     receive_max: usize,
+    /// One at a time for now.
+    cautious: bool,
+    /// What the broker did not take of birth, state and alarms, and why.
+    denied: Option<String>,
     max_packet: usize,
     retained: BTreeMap<Slot, u64>,
     identity: u64,
@@ -116,7 +126,7 @@ struct Session {
 
 impl Pump {
     pub(super) const fn new(settings: PublishSettings, desk: Arc<Desk>, reader: StoreReader, commands: Sender<Command>) -> Self {
-        Self { settings, desk, reader, commands, highest_sent: 0, short_lived: 0, housekept: None }
+        Self { settings, desk, reader, commands, highest_sent: 0, short_lived: 0, cautious: false, housekept: None }
     }
 
     /// Runs until asked to end.
@@ -219,7 +229,11 @@ impl Pump {
             end = End::Storage(e);
         }
         let useful = self.desk.counters.acknowledged.load(Ordering::Relaxed) > before;
-        let short = began.elapsed() < SHORT_LIVED && matches!(end, End::Broken(_)) && !useful;
+        self.cautious = !useful && began.elapsed() < SHORT_LIVED;
+        if let (End::Broken(message), Some(denied), false) = (&end, &session.denied, useful) {
+            end = End::Refused(RefusedReason::Message, format!("{denied}; then {message}"));
+        }
+        let short = self.cautious && matches!(end, End::Broken(_));
         self.short_lived = if short { self.short_lived + 1 } else { 0 };
         if self.short_lived >= 3 {
             end = End::Refused(
@@ -285,7 +299,7 @@ impl Pump {
             };
             return Err(End::Refused(reason, message));
         }
-        Ok((stream, Session::new(codec, receive_max, max_packet), input))
+        Ok((stream, Session::new(codec, receive_max, max_packet, self.cautious), input))
     }
 
     /// The life of an accepted connection.
@@ -391,23 +405,28 @@ impl Pump {
         if s.identity != self.desk.identity_version() && s.has_room() && !s.stopping {
             let birth = self.status_message(Presence::Online);
             s.identity = self.desk.identity_version();
-            s.publish(&birth, Ticket::Retained)?;
+            s.publish(&birth, Ticket::Status)?;
         }
         for (slot, retained) in self.desk.unsent(&s.retained) {
             if !s.has_room() {
                 return Ok(false);
             }
-            let topics = &self.desk.topics;
-            let (topic, schema) = match slot {
-                Slot::State => (topics.state(), STATE_SCHEMA),
-                Slot::Alarm(code) => (topics.alarm(code), ALARM_SCHEMA),
-                Slot::Stats => (topics.stats(), STATS_SCHEMA),
+            let schema = match slot {
+                Slot::State => STATE_SCHEMA,
+                Slot::Alarm(_) => ALARM_SCHEMA,
+                Slot::Stats => STATS_SCHEMA,
             };
-            let message = Message { topic, payload: retained.payload, retain: true, schema: Some(schema), expiry_s: None };
+            let message = Message {
+                topic: slot.topic(&self.desk.topics),
+                payload: retained.payload,
+                retain: true,
+                schema: Some(schema),
+                expiry_s: None,
+            };
             if slot == Slot::Stats {
                 s.codec.publish(&message, 0, &mut s.out).map_err(End::Broken)?;
             } else {
-                s.publish(&message, Ticket::Retained)?;
+                s.publish(&message, Ticket::Retained(slot))?;
             }
             s.retained.insert(slot, retained.version);
         }
@@ -423,9 +442,9 @@ impl Pump {
 
     fn fill_rows(&mut self, s: &mut Session) -> Result<(), End> {
         let limit = usize::from(self.settings.window);
-        let room = limit.saturating_sub(s.rows).min(s.receive_max.saturating_sub(s.window.len()));
+        let room = limit.saturating_sub(s.rows).min(s.ahead().saturating_sub(s.window.len()));
         // Rows are read in groups: not one by one behind every acknowledgement.
-        let group = (limit.min(s.receive_max) / 4).max(1);
+        let group = (limit.min(s.ahead()) / 4).max(1);
         if !s.more_rows || s.stopping || room < group || s.out.len() >= MAX_OUT_BYTES {
             return Ok(());
         }
@@ -459,7 +478,10 @@ impl Pump {
     fn receive(&mut self, s: &mut Session, packet: Incoming) -> Result<(), End> {
         match packet {
             Incoming::PubAck { pkid, refused } => match (s.window.settle(pkid), refused) {
-                (Some(Ticket::Row(seq)), None) => s.acknowledged.push(seq),
+                (Some(Ticket::Row(seq)), None) => {
+                    s.acknowledged.push(seq);
+                    s.cautious = false;
+                }
                 (Some(Ticket::Row(seq)), Some(why)) => {
                     return Err(End::Refused(RefusedReason::Message, format!("result {seq}: {why}")));
                 }
@@ -471,8 +493,9 @@ impl Pump {
                     }
                 }
                 (Some(Ticket::Stopped), _) => s.stopped = true,
-                (Some(Ticket::Retained), Some(why)) => log::error!("broker refuses a state or alarm: {why}"),
-                (Some(Ticket::Retained), None) => {}
+                (Some(Ticket::Status), Some(why)) => s.deny(&self.desk.topics.status(), &why),
+                (Some(Ticket::Retained(slot)), Some(why)) => s.deny(&slot.topic(&self.desk.topics), &why),
+                (Some(Ticket::Status | Ticket::Retained(_)), None) => {}
                 (None, _) => return Err(End::Broken(format!("it acknowledged packet {pkid}, which is not under way"))),
             },
             Incoming::Publish { topic, pkid, retain, payload } => {
@@ -589,12 +612,14 @@ impl Pump {
 
 impl Session {
     /// A fresh connection's state, within what the broker said in CONNACK.
-    fn new(codec: Codec, receive_max: Option<u16>, max_packet: Option<u32>) -> Self {
+    fn new(codec: Codec, receive_max: Option<u16>, max_packet: Option<u32>, cautious: bool) -> Self {
         Self {
             codec,
             out: BytesMut::with_capacity(16 * 1024),
             window: Window::new(),
             receive_max: receive_max.map_or(usize::from(u16::MAX) / 2, usize::from),
+            cautious,
+            denied: None,
             max_packet: max_packet.map_or(usize::MAX, |m| m as usize),
             retained: BTreeMap::new(),
             identity: 0,
@@ -611,9 +636,20 @@ impl Session {
         }
     }
 
-    /// Whether the broker takes one more QoS 1 message now.
+    /// Most QoS 1 messages that may be under way now.
+    fn ahead(&self) -> usize {
+        if self.cautious { 1 } else { self.receive_max }
+    }
+
+    /// Whether one more QoS 1 message may be sent now.
     fn has_room(&self) -> bool {
-        self.window.len() < self.receive_max
+        self.window.len() < self.ahead()
+    }
+
+    /// Takes down that a retained message was refused. Results may be taken all the same.
+    fn deny(&mut self, topic: &str, why: &str) {
+        log::error!("broker refuses {topic}: {why}");
+        self.denied.get_or_insert_with(|| format!("{topic}: {why}"));
     }
 
     fn publish(&mut self, message: &Message, ticket: Ticket) -> Result<(), End> {

@@ -9,7 +9,7 @@ use rumqttc::mqttbytes::{Error as WireError, QoS};
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::publish::settings::CommandSettings;
+use crate::publish::settings::{CommandSettings, Protocol};
 use crate::publish::{Link, RefusedReason};
 use crate::record::event::tests::sample;
 use crate::record::event::{ClockState, InspectionEvent};
@@ -292,8 +292,12 @@ fn states_and_alarms_are_sent_on_change_and_again_on_a_new_connection() {
     assert_eq!(peer.publish().topic, "p/ssds/alarm/camera_lost");
     drop(peer);
     let mut peer = rig.accept_as(ConnectReturnCode::Success);
-    let mut topics: Vec<(String, bool)> =
-        (0..2 + AlarmCode::ALL.len()).map(|_| peer.publish()).map(|p| (p.topic, p.payload.is_empty())).collect();
+    let mut topics = Vec::new();
+    for _ in 0..2 + AlarmCode::ALL.len() {
+        let p = peer.publish();
+        peer.ack(p.pkid);
+        topics.push((p.topic, p.payload.is_empty()));
+    }
     assert_eq!(topics.remove(0).0, "p/ssds/status");
     assert!(topics.contains(&("p/ssds/state".to_owned(), false)));
     assert!(topics.contains(&("p/ssds/alarm/camera_lost".to_owned(), false)));
@@ -430,6 +434,32 @@ fn commands_are_answered_once_each() {
 }
 
 #[test]
+fn what_a_broker_refuses_before_it_closes_the_connection_is_named() {
+    let mut rig = Rig::new(|s| s.protocol = Protocol::V5);
+    rig.record(3);
+    // The first time its word is lost with the connection; then it is sent one message at a time, and its word arrives.
+    for denied in [None, Some(0x87)] {
+        let (mut stream, _) = rig.listener.accept().unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut bytes = [0; 1 << 16];
+        assert!(stream.read(&mut bytes).unwrap() > 0, "CONNECT");
+        stream.write_all(&[0x20, 3, 0, 0, 0]).unwrap();
+        let birth = stream.read(&mut bytes).unwrap();
+        assert_eq!(bytes[0] >> 4, 3, "a PUBLISH");
+        if let Some(code) = denied {
+            stream.write_all(&[0x40, 3, 0, 1, code]).unwrap();
+            // Fixed header of three bytes: between 128 and 16383 follow.
+            let told = usize::from(bytes[1] & 0x7f) + (usize::from(bytes[2]) << 7);
+            assert_eq!(birth, 3 + told, "nothing behind the birth");
+        }
+    }
+    rig.until("the refusal", |s| matches!(s.link, Link::Refused { reason: RefusedReason::Message, .. }));
+    let Link::Refused { message, .. } = rig.publisher().status().link else { panic!() };
+    assert!(message.starts_with("p/ssds/status: not authorised; then "), "{message}");
+    assert_eq!(rig.store.reader().unwrap().outbox_events(), 3);
+}
+
+#[test]
 fn an_answer_the_broker_did_not_get_is_sent_again() {
     let rig = commanded();
     let mut peer = accept_commanded(&rig);
@@ -439,8 +469,10 @@ fn an_answer_the_broker_did_not_get_is_sent_again() {
     drop(peer);
     let mut peer = rig.accept_as(ConnectReturnCode::Success);
     assert!(matches!(peer.packet(), Packet::Subscribe(_)));
+    // After a short connection that did no good, one at a time.
     for _ in 0..1 + AlarmCode::ALL.len() {
-        peer.publish();
+        let p = peer.publish();
+        peer.ack(p.pkid);
     }
     assert_eq!(peer.publish().topic, "p/ssds/rsp/a");
 }

@@ -125,7 +125,7 @@ fn left_behind(station: Station, length: u64) -> PathBuf {
 }
 
 fn session() -> Session {
-    Session::new(Codec::new(Protocol::V311, "aoi1".into(), 4096), None, None)
+    Session::new(Codec::new(Protocol::V311, "aoi1".into(), 4096), None, None, false)
 }
 
 /// The broker's end of one connection.
