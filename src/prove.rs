@@ -249,7 +249,13 @@ impl Bench<'_> {
         }
         let size = part.frame.size();
         warp::warp_template(&s.template.image, &found.frame_from_template, size, &mut self.warped, &mut self.valid);
-        detector.detect(&self.warped, &self.valid, &part.frame, &mut self.map)?;
+        match &s.template.tolerance {
+            Some(tolerance) => {
+                let pose = &found.frame_from_template;
+                detector.detect_learnt(tolerance, pose, &self.warped, &self.valid, &part.frame, &mut self.map)?;
+            }
+            None => detector.detect(&self.warped, &self.valid, &part.frame, &mut self.map)?,
+        }
         let back = found.frame_from_template.invert();
         let placed = s.zones.zip(back.as_ref()).map(|(map, template_from_frame)| PlacedZones { map, template_from_frame });
         let decision = self.decider.decide_zones(&self.map, &self.valid, &part.frame, &self.warped, s.decision, placed)?;

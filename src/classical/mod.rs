@@ -34,6 +34,23 @@ pub trait Detect {
     /// # Errors
     /// What the method says.
     fn detect(&mut self, warped_template: &Gray, valid: &Gray, frame: &Gray, out: &mut Map) -> Result<()>;
+
+    /// The same, with what was learnt from good parts: template coordinates, moved by the pose. Only the variation model has a use for it,
+    /// the others compare as ever.
+    ///
+    /// # Errors
+    /// As [`Detect::detect`].
+    fn detect_learnt(
+        &mut self,
+        _tolerance: &Tolerance,
+        _frame_from_template: &Affine,
+        warped_template: &Gray,
+        valid: &Gray,
+        frame: &Gray,
+        out: &mut Map,
+    ) -> Result<()> {
+        self.detect(warped_template, valid, frame, out)
+    }
 }
 
 /// Which comparator.
@@ -149,35 +166,6 @@ impl Comparator {
     pub fn method(&self) -> Method {
         self.method
     }
-
-    /// The variation model with what was learnt from good parts (the other methods have no use for it and compare as ever). The
-    /// tolerance is in template coordinates and is moved by the pose.
-    ///
-    /// # Errors
-    /// As [`Detect::detect`].
-    pub fn detect_learnt(
-        &mut self,
-        tolerance: &Tolerance,
-        frame_from_template: &Affine,
-        warped_template: &Gray,
-        valid: &Gray,
-        frame: &Gray,
-        out: &mut Map,
-    ) -> Result<()> {
-        if self.method != Method::Variation {
-            return self.detect(warped_template, valid, frame, out);
-        }
-        check_sizes(warped_template, valid, frame)?;
-        warp_map(&tolerance.mean, frame_from_template, frame.size(), &mut self.mean);
-        warp_map(&tolerance.deviation, frame_from_template, frame.size(), &mut self.deviation);
-        let line = if self.settings.match_light {
-            light::fit(self.mean.data().iter().copied(), valid, frame)
-        } else {
-            light::Line::IDENTITY
-        };
-        variation::learnt(&self.mean, &self.deviation, line, valid, frame, &self.settings, out);
-        Ok(())
-    }
 }
 
 impl Detect for Comparator {
@@ -199,6 +187,30 @@ impl Detect for Comparator {
                 *score = 0.0;
             }
         }
+        Ok(())
+    }
+
+    fn detect_learnt(
+        &mut self,
+        tolerance: &Tolerance,
+        frame_from_template: &Affine,
+        warped_template: &Gray,
+        valid: &Gray,
+        frame: &Gray,
+        out: &mut Map,
+    ) -> Result<()> {
+        if self.method != Method::Variation {
+            return self.detect(warped_template, valid, frame, out);
+        }
+        check_sizes(warped_template, valid, frame)?;
+        warp_map(&tolerance.mean, frame_from_template, frame.size(), &mut self.mean);
+        warp_map(&tolerance.deviation, frame_from_template, frame.size(), &mut self.deviation);
+        let line = if self.settings.match_light {
+            light::fit(self.mean.data().iter().copied(), valid, frame)
+        } else {
+            light::Line::IDENTITY
+        };
+        variation::learnt(&self.mean, &self.deviation, line, valid, frame, &self.settings, out);
         Ok(())
     }
 }

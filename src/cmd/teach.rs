@@ -24,7 +24,7 @@ use crate::infer;
 use crate::prove::{self, Proof};
 use crate::recipe::{Detector, Recipe};
 use crate::template::store::{Draft, Store};
-use crate::template::{Meta, Template, id_of};
+use crate::template::{Meta, Template, Tolerance, id_of};
 
 /// Largest distance of a template's own registration from the identity, px at the corners.
 const SELF_ERROR_PX: f64 = 0.25;
@@ -385,6 +385,21 @@ impl Detect for Finder {
         match self {
             Finder::Network(n) => n.detect(warped_template, valid, frame, out),
             Finder::Comparator(c) => c.detect(warped_template, valid, frame, out),
+        }
+    }
+
+    fn detect_learnt(
+        &mut self,
+        tolerance: &Tolerance,
+        frame_from_template: &Affine,
+        warped_template: &Gray,
+        valid: &Gray,
+        frame: &Gray,
+        out: &mut Map,
+    ) -> Result<()> {
+        match self {
+            Finder::Network(n) => n.detect(warped_template, valid, frame, out),
+            Finder::Comparator(c) => c.detect_learnt(tolerance, frame_from_template, warped_template, valid, frame, out),
         }
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::classical::{self, Comparator, Method};
 use crate::clock::Timestamp;
 use crate::decide::{Role, Shape, Zone};
-use crate::template::Meta;
+use crate::template::{Meta, Tolerance};
 
 #[test]
 fn the_curve_equals_an_independent_fit() {
@@ -91,4 +91,25 @@ fn a_designed_product_proves_itself() {
     );
     let again = prove(subject, &mut detectors(1, 60.0), &settings, &|_, _| {}).unwrap();
     assert_eq!(again, proof, "the same on one core as on two");
+}
+
+#[test]
+fn the_proof_goes_by_what_was_learnt_from_good_parts() {
+    let image = crate::simulate::part::product(7, (160, 128)).unwrap();
+    let mean = Map::from_fn(160, 128, |x, y| f32::from(image.get(x, y)));
+    let mut template = Template::loose("demo/main", image, Meta::at(Timestamp::UNIX_EPOCH)).unwrap();
+    let align = align::Settings::default();
+    let model = TemplateModel::new(&template.image, None, &align).unwrap();
+    let decision = decide::Settings::default();
+    let settings = Settings { good: 2, defective: 20, ..Settings::for_template((160, 128)) };
+    let mut found = |deviation: Option<f32>| {
+        let learnt = |d| Tolerance { mean: mean.clone(), deviation: Map::from_fn(160, 128, |_, _| d), parts: 9 };
+        template.tolerance = deviation.map(|d| learnt(d).into());
+        let subject = Subject { template: &template, model: &model, align: &align, decision: &decision, zones: None };
+        let mut detectors = [Comparator::new(Method::Variation, &classical::Settings::default()).unwrap()];
+        prove(subject, &mut detectors, &settings, &|_, _| {}).unwrap().all.found
+    };
+    let (plain, strict, lax) = (found(None), found(Some(0.0)), found(Some(250.0)));
+    assert_eq!(lax, 0, "good parts that vary by any gray value have no defect");
+    assert!(plain > 0 && strict > 0, "{plain} {strict}");
 }
