@@ -70,6 +70,13 @@ impl<T: Copy + Default> Plane<T> {
         self.data.resize(width * height, T::default());
     }
 
+    /// Becomes a copy of `other`, in the memory it has.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.width = other.width;
+        self.height = other.height;
+        self.data.clone_from(&other.data);
+    }
+
     /// Columns.
     #[must_use]
     pub fn width(&self) -> usize {

@@ -17,7 +17,7 @@
 //! Limits: shifts beyond the reach are not found; a defect that displaces structure over more than a block counts as shift.
 
 use crate::error::{Error, Result};
-use crate::frame::{Gray, Map};
+use crate::frame::Gray;
 
 /// How residual shift is estimated and removed.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +106,26 @@ pub struct Remover {
     costs: Vec<f32>,
     counts: Vec<f32>,
     line: Vec<u8>,
+    mask: Vec<u8>,
+    spans: Vec<(usize, usize)>,
+    labels: Vec<usize>,
+    fine: Vec<[f32; 2]>,
+    window: Window,
+    found: Residual,
+    source: Gray,
+    covered: Gray,
+    across: Vec<(usize, usize, f32)>,
+}
+
+/// Sums for local means and deviations.
+#[derive(Debug, Clone, Default)]
+struct Window {
+    source: Vec<u8>,
+    /// Sum and sum of squares over the window's rows, a column.
     columns: Vec<[u32; 2]>,
+    /// Their sums from the left edge.
+    sums: Vec<u32>,
+    squares: Vec<u64>,
 }
 
 impl Remover {
@@ -123,7 +142,15 @@ impl Remover {
             costs: Vec::new(),
             counts: Vec::new(),
             line: Vec::new(),
-            columns: Vec::new(),
+            mask: Vec::new(),
+            spans: Vec::new(),
+            labels: Vec::new(),
+            fine: Vec::new(),
+            window: Window::default(),
+            found: Residual::default(),
+            source: Gray::default(),
+            covered: Gray::default(),
+            across: Vec::new(),
         })
     }
 
@@ -133,19 +160,19 @@ impl Remover {
     ///
     /// # Errors
     /// [`crate::error::Kind::Data`] when the three pictures differ in size.
-    pub fn remove(&mut self, template: &mut Gray, valid: &mut Gray, frame: &Gray) -> Result<Residual> {
-        let found = self.estimate(template, valid, frame)?;
-        if found.largest_px > 0.0 {
-            apply(&found, self.settings.block_px, template, valid);
+    pub fn remove(&mut self, template: &mut Gray, valid: &mut Gray, frame: &Gray) -> Result<&Residual> {
+        self.estimate(template, valid, frame)?;
+        if self.found.largest_px > 0.0 {
+            self.apply(template, valid);
         }
-        Ok(found)
+        Ok(&self.found)
     }
 
     /// Estimates without moving.
     ///
     /// # Errors
     /// As [`Remover::remove`].
-    pub fn estimate(&mut self, template: &Gray, valid: &Gray, frame: &Gray) -> Result<Residual> {
+    pub fn estimate(&mut self, template: &Gray, valid: &Gray, frame: &Gray) -> Result<&Residual> {
         let (w, h) = frame.size();
         if template.size() != (w, h) || valid.size() != (w, h) {
             return Err(Error::data(format!(
@@ -155,24 +182,26 @@ impl Remover {
                 frame.size()
             )));
         }
-        let s = self.settings.clone();
-        let reach = s.reach_px;
-        let (columns, rows) = (w.div_ceil(s.block_px), h.div_ceil(s.block_px));
-        let still = Residual { blocks: vec![[0.0; 2]; columns * rows], columns, rows, ..Residual::default() };
+        let Settings { reach_px: reach, block_px, least_gain, least_local_gain, .. } = self.settings;
+        let (columns, rows) = (w.div_ceil(block_px), h.div_ceil(block_px));
+        let blocks = columns * rows;
+        let mut moved = std::mem::take(&mut self.found.blocks);
+        moved.clear();
+        moved.resize(blocks, [0.0; 2]);
+        self.found = Residual { blocks: moved, columns, rows, ..Residual::default() };
         if reach == 0 || w <= 4 * reach || h <= 4 * reach {
-            return Ok(still);
+            return Ok(&self.found);
         }
-        normalise(template, valid, &mut self.columns, &mut self.template);
-        normalise(frame, valid, &mut self.columns, &mut self.frame);
+        normalise(template, valid, &mut self.window, &mut self.template);
+        normalise(frame, valid, &mut self.window, &mut self.frame);
         let side = 2 * reach + 1;
         let shifts = side * side;
         self.block_costs(valid, w, h, columns, rows);
 
         // The one shift that is best for all blocks.
-        let blocks = columns * rows;
         let total: f32 = self.counts.iter().sum();
         if total == 0.0 {
-            return Ok(still);
+            return Ok(&self.found);
         }
         let sum_at = |k: usize| (0..blocks).map(|b| self.costs[b * shifts + k]).sum::<f32>() / total;
         let centre = shifts / 2;
@@ -183,29 +212,27 @@ impl Remover {
             1e-3 * (dx * dx + dy * dy)
         };
         let best = (0..shifts).min_by(|a, b| (sum_at(*a) + bias(*a)).total_cmp(&(sum_at(*b) + bias(*b)))).unwrap_or(centre);
-
-        let labels = self.relax(best, columns, rows);
-        let after = (0..blocks).map(|b| self.costs[b * shifts + labels[b]]).sum::<f32>() / total;
-        let mut out = Residual {
-            global_px: ((best % side) as i32 - reach as i32, (best / side) as i32 - reach as i32),
-            cost_before: before,
-            cost_after: after,
-            ..still
-        };
         let rigid = sum_at(best);
-        let local = after < rigid * (1.0 - s.least_local_gain);
-        out.cost_after = if local { after } else { rigid };
-        if out.cost_after > before * (1.0 - s.least_gain) || before - out.cost_after < LEAST_SAVING {
-            out.cost_after = before;
-            return Ok(out);
+
+        self.relax(best, columns, rows);
+        let after = (0..blocks).map(|b| self.costs[b * shifts + self.labels[b]]).sum::<f32>() / total;
+        let local = after < rigid * (1.0 - least_local_gain);
+        let cost_after = if local { after } else { rigid };
+        let global = [(best % side) as f32 - reach as f32, (best / side) as f32 - reach as f32];
+        self.found.global_px = (global[0] as i32, global[1] as i32);
+        self.found.cost_before = before;
+        if cost_after > before * (1.0 - least_gain) || before - cost_after < LEAST_SAVING {
+            self.found.cost_after = before;
+            return Ok(&self.found);
         }
+        self.found.cost_after = cost_after;
         if local {
-            out.blocks = self.sub_pixel(&labels, columns, rows);
+            self.sub_pixel(columns, rows);
         } else {
-            out.blocks.fill([out.global_px.0 as f32, out.global_px.1 as f32]);
+            self.found.blocks.fill(global);
         }
-        out.largest_px = out.blocks.iter().map(|b| (b[0] * b[0] + b[1] * b[1]).sqrt()).fold(0.0, f32::max);
-        Ok(out)
+        self.found.largest_px = self.found.blocks.iter().map(|b| (b[0] * b[0] + b[1] * b[1]).sqrt()).fold(0.0, f32::max);
+        Ok(&self.found)
     }
 
     /// Sums of truncated differences for every block and shift. Shift `k` = (dx, dy) compares frame(x, y) with template(x - dx, y - dy).
@@ -217,18 +244,19 @@ impl Remover {
         self.costs.resize(columns * rows * shifts, 0.0);
         self.counts.clear();
         self.counts.resize(columns * rows, 0.0);
-        let mut row_mask = vec![0u8; w];
+        self.mask.resize(w, 0);
         self.line.resize(w, 0);
         let inner = reach..w - reach;
-        let spans: Vec<(usize, usize)> = (0..columns)
-            .map(|b| ((b * block).clamp(inner.start, inner.end), ((b + 1) * block).clamp(inner.start, inner.end)))
-            .collect();
+        let span = |b: usize| ((b * block).clamp(inner.start, inner.end), ((b + 1) * block).clamp(inner.start, inner.end));
+        self.spans.clear();
+        self.spans.extend((0..columns).map(span));
+        let (row_mask, spans) = (&mut self.mask[..w], &self.spans);
         for y in (reach..h - reach).step_by(ROW_STEP) {
             for (m, v) in row_mask.iter_mut().zip(valid.row(y)) {
                 *m = if *v != 0 { TRUNCATION } else { 0 };
             }
             let first = (y / block) * columns;
-            for (count, (x0, x1)) in self.counts[first..].iter_mut().zip(&spans) {
+            for (count, (x0, x1)) in self.counts[first..].iter_mut().zip(spans) {
                 *count += row_mask[*x0..*x1].iter().filter(|m| **m != 0).count() as f32;
             }
             let frame = &self.frame[y * w..(y + 1) * w];
@@ -252,7 +280,7 @@ impl Remover {
     }
 
     /// Whole-pixel shifts of all blocks that minimise costs and differences between neighbours, started at `best`.
-    fn relax(&self, best: usize, columns: usize, rows: usize) -> Vec<usize> {
+    fn relax(&mut self, best: usize, columns: usize, rows: usize) {
         let reach = self.settings.reach_px;
         let side = 2 * reach + 1;
         let shifts = side * side;
@@ -260,7 +288,9 @@ impl Remover {
         let full = (self.settings.block_px * self.settings.block_px) as f32 / ROW_STEP as f32;
         let weight = self.settings.stiffness * full;
         let split = |k: usize| ((k % side) as f32, (k / side) as f32);
-        let mut labels = vec![best; columns * rows];
+        self.labels.clear();
+        self.labels.resize(columns * rows, best);
+        let (labels, costs) = (&mut self.labels, &self.costs);
         for _ in 0..SWEEPS {
             let mut changed = false;
             for y in 0..rows {
@@ -288,7 +318,7 @@ impl Remover {
                     }
                     let energy = |k: usize| {
                         let (dx, dy) = split(k);
-                        self.costs[b * shifts + k] + weight * (n * (dx * dx + dy * dy) - 2.0 * (dx * sx + dy * sy))
+                        costs[b * shifts + k] + weight * (n * (dx * dx + dy * dy) - 2.0 * (dx * sx + dy * sy))
                     };
                     let current = labels[b];
                     let mut top = (energy(current) - 1e-3, current);
@@ -308,54 +338,96 @@ impl Remover {
                 break;
             }
         }
-        labels
     }
 
     /// Refines by parabolas through the neighbouring costs, then smooths the field a little.
-    fn sub_pixel(&self, labels: &[usize], columns: usize, rows: usize) -> Vec<[f32; 2]> {
+    fn sub_pixel(&mut self, columns: usize, rows: usize) {
         let reach = self.settings.reach_px;
         let side = 2 * reach + 1;
         let shifts = side * side;
-        let fine: Vec<[f32; 2]> = labels
-            .iter()
-            .enumerate()
-            .map(|(b, k)| {
-                let (kx, ky) = (k % side, k / side);
-                let cost = |x: usize, y: usize| self.costs[b * shifts + y * side + x];
-                let here = cost(kx, ky);
-                let fraction = |low: f32, high: f32| {
-                    // A flat valley says nothing about fractions: its curvature must be a fair part of a gray level for every pixel.
-                    let curvature = low + high - 2.0 * here;
-                    if curvature > 0.4 * self.counts[b].max(1.0) {
-                        (0.5 * (low - high) / curvature).clamp(-0.5, 0.5)
-                    } else {
-                        0.0
-                    }
-                };
-                let fx = if kx > 0 && kx + 1 < side { fraction(cost(kx - 1, ky), cost(kx + 1, ky)) } else { 0.0 };
-                let fy = if ky > 0 && ky + 1 < side { fraction(cost(kx, ky - 1), cost(kx, ky + 1)) } else { 0.0 };
-                [kx as f32 - reach as f32 + fx, ky as f32 - reach as f32 + fy]
-            })
-            .collect();
-        let at = |x: usize, y: usize| fine[y * columns + x];
-        (0..rows * columns)
-            .map(|b| {
-                let (x, y) = (b % columns, b / columns);
-                let (left, right) = (x.saturating_sub(1), (x + 1).min(columns - 1));
-                let (up, down) = (y.saturating_sub(1), (y + 1).min(rows - 1));
-                let mut out = [0.0; 2];
-                for (i, o) in out.iter_mut().enumerate() {
-                    *o = 0.5 * at(x, y)[i] + 0.125 * (at(left, y)[i] + at(right, y)[i] + at(x, up)[i] + at(x, down)[i]);
+        let (costs, counts) = (&self.costs, &self.counts);
+        self.fine.clear();
+        self.fine.extend(self.labels.iter().enumerate().map(|(b, k)| {
+            let (kx, ky) = (k % side, k / side);
+            let cost = |x: usize, y: usize| costs[b * shifts + y * side + x];
+            let here = cost(kx, ky);
+            let fraction = |low: f32, high: f32| {
+                // A flat valley says nothing about fractions: its curvature must be a fair part of a gray level for every pixel.
+                let curvature = low + high - 2.0 * here;
+                if curvature > 0.4 * counts[b].max(1.0) { (0.5 * (low - high) / curvature).clamp(-0.5, 0.5) } else { 0.0 }
+            };
+            let fx = if kx > 0 && kx + 1 < side { fraction(cost(kx - 1, ky), cost(kx + 1, ky)) } else { 0.0 };
+            let fy = if ky > 0 && ky + 1 < side { fraction(cost(kx, ky - 1), cost(kx, ky + 1)) } else { 0.0 };
+            [kx as f32 - reach as f32 + fx, ky as f32 - reach as f32 + fy]
+        }));
+        let at = |x: usize, y: usize| self.fine[y * columns + x];
+        for (b, out) in self.found.blocks.iter_mut().enumerate() {
+            let (x, y) = (b % columns, b / columns);
+            let (left, right) = (x.saturating_sub(1), (x + 1).min(columns - 1));
+            let (up, down) = (y.saturating_sub(1), (y + 1).min(rows - 1));
+            for (i, o) in out.iter_mut().enumerate() {
+                *o = 0.5 * at(x, y)[i] + 0.125 * (at(left, y)[i] + at(right, y)[i] + at(x, up)[i] + at(x, down)[i]);
+            }
+        }
+    }
+
+    /// Moves template and validity by the field found: bilinear between block centres, bilinear in the picture, edges repeated.
+    fn apply(&mut self, template: &mut Gray, valid: &mut Gray) {
+        let (w, h) = template.size();
+        let found = &self.found;
+        self.source.copy_from(template);
+        self.covered.copy_from(valid);
+        let (source, covered) = (&self.source, &self.covered);
+        let first = found.blocks[0];
+        let rigid = found.blocks.iter().all(|b| *b == first) && first[0].fract() == 0.0 && first[1].fract() == 0.0;
+        let clamp = |v: f32, size: usize| v.clamp(0.0, size as f32 - 1.0);
+        if rigid {
+            for y in 0..h {
+                let sy = clamp(y as f32 - first[1], h) as usize;
+                for x in 0..w {
+                    let sx = clamp(x as f32 - first[0], w) as usize;
+                    template.set(x, y, source.get(sx, sy));
+                    valid.set(x, y, covered.get(sx, sy));
                 }
-                out
-            })
-            .collect()
+            }
+            return;
+        }
+        // Between which two blocks a pixel lies along one axis, and how far.
+        let block_px = self.settings.block_px;
+        let place = |p: usize, n: usize| {
+            let at = ((p as f32 + 0.5) / block_px as f32 - 0.5).clamp(0.0, n as f32 - 1.0);
+            let low = at as usize;
+            (low, (low + 1).min(n - 1), at - low as f32)
+        };
+        self.across.clear();
+        self.across.extend((0..w).map(|x| place(x, found.columns)));
+        for y in 0..h {
+            let (b0, b1, by) = place(y, found.rows);
+            for (x, &(a0, a1, bx)) in self.across.iter().enumerate() {
+                let [dx, dy] = [0, 1].map(|i| {
+                    let at = |column: usize, row: usize| found.blocks[row * found.columns + column][i];
+                    let top = at(a0, b0) + bx * (at(a1, b0) - at(a0, b0));
+                    let bottom = at(a0, b1) + bx * (at(a1, b1) - at(a0, b1));
+                    top + by * (bottom - top)
+                });
+                let (sx, sy) = (clamp(x as f32 - dx, w), clamp(y as f32 - dy, h));
+                let (x0, y0) = (sx as usize, sy as usize);
+                let (x1, y1) = ((x0 + 1).min(w - 1), (y0 + 1).min(h - 1));
+                let (fx, fy) = (sx - x0 as f32, sy - y0 as f32);
+                let v = |x: usize, y: usize| f32::from(source.get(x, y));
+                let top = v(x0, y0) + fx * (v(x1, y0) - v(x0, y0));
+                let bottom = v(x0, y1) + fx * (v(x1, y1) - v(x0, y1));
+                template.set(x, y, (top + fy * (bottom - top) + 0.5) as u8);
+                let all = covered.get(x0, y0) & covered.get(x1, y0) & covered.get(x0, y1) & covered.get(x1, y1);
+                valid.set(x, y, if all != 0 { 255 } else { 0 });
+            }
+        }
     }
 }
 
 /// Local contrast normalisation to 8 bits: `128 + 50 (v - mean) / (deviation + floor)` over a square window; pixels that are not valid
 /// count as the picture's mean.
-fn normalise(picture: &Gray, valid: &Gray, columns: &mut Vec<[u32; 2]>, out: &mut Vec<u8>) {
+fn normalise(picture: &Gray, valid: &Gray, window: &mut Window, out: &mut Vec<u8>) {
     let (w, h) = picture.size();
     let (mut sum, mut n) = (0u64, 0u64);
     for (v, ok) in picture.data().iter().zip(valid.data()) {
@@ -367,7 +439,8 @@ fn normalise(picture: &Gray, valid: &Gray, columns: &mut Vec<[u32; 2]>, out: &mu
     let mean = (sum + n / 2).checked_div(n).map_or(128, |m| m as u8);
     out.clear();
     out.extend(picture.data().iter().zip(valid.data()).map(|(v, ok)| if *ok != 0 { *v } else { mean }));
-    let source = out.clone();
+    let Window { source, columns, sums, squares } = window;
+    source.clone_from(out);
     // Sums over the window's rows for every column, moved down row by row; 41 rows of 255^2 fit easily.
     columns.clear();
     columns.resize(w, [0; 2]);
@@ -382,7 +455,9 @@ fn normalise(picture: &Gray, valid: &Gray, columns: &mut Vec<[u32; 2]>, out: &mu
     for y in 0..WINDOW_PX.min(h) {
         add(columns, y);
     }
-    let (mut sums, mut squares) = (vec![0u32; w + 1], vec![0u64; w + 1]);
+    // The first stays 0.
+    sums.resize(w + 1, 0);
+    squares.resize(w + 1, 0);
     for y in 0..h {
         if y + WINDOW_PX < h {
             add(columns, y + WINDOW_PX);
@@ -410,66 +485,6 @@ fn normalise(picture: &Gray, valid: &Gray, columns: &mut Vec<[u32; 2]>, out: &mu
     }
 }
 
-/// Moves template and validity by the field: bilinear between block centres, bilinear in the picture, edges repeated.
-fn apply(found: &Residual, block_px: usize, template: &mut Gray, valid: &mut Gray) {
-    let (w, h) = template.size();
-    let first = found.blocks[0];
-    let rigid = found.blocks.iter().all(|b| *b == first) && first[0].fract() == 0.0 && first[1].fract() == 0.0;
-    let (source, covered) = (template.clone(), valid.clone());
-    let clamp = |v: f32, size: usize| v.clamp(0.0, size as f32 - 1.0);
-    if rigid {
-        for y in 0..h {
-            let sy = clamp(y as f32 - first[1], h) as usize;
-            for x in 0..w {
-                let sx = clamp(x as f32 - first[0], w) as usize;
-                template.set(x, y, source.get(sx, sy));
-                valid.set(x, y, covered.get(sx, sy));
-            }
-        }
-        return;
-    }
-    let field = expand(found, block_px, w, h);
-    for y in 0..h {
-        for x in 0..w {
-            let (sx, sy) = (clamp(x as f32 - field.0.get(x, y), w), clamp(y as f32 - field.1.get(x, y), h));
-            let (x0, y0) = (sx as usize, sy as usize);
-            let (x1, y1) = ((x0 + 1).min(w - 1), (y0 + 1).min(h - 1));
-            let (fx, fy) = (sx - x0 as f32, sy - y0 as f32);
-            let v = |x: usize, y: usize| f32::from(source.get(x, y));
-            let top = v(x0, y0) + fx * (v(x1, y0) - v(x0, y0));
-            let bottom = v(x0, y1) + fx * (v(x1, y1) - v(x0, y1));
-            template.set(x, y, (top + fy * (bottom - top) + 0.5) as u8);
-            let all = covered.get(x0, y0) & covered.get(x1, y0) & covered.get(x0, y1) & covered.get(x1, y1);
-            valid.set(x, y, if all != 0 { 255 } else { 0 });
-        }
-    }
-}
-
-/// The block field at every pixel.
-fn expand(found: &Residual, block_px: usize, w: usize, h: usize) -> (Map, Map) {
-    let place = |p: usize, n: usize| {
-        let at = ((p as f32 + 0.5) / block_px as f32 - 0.5).clamp(0.0, n as f32 - 1.0);
-        let low = at as usize;
-        (low, (low + 1).min(n - 1), at - low as f32)
-    };
-    let across: Vec<_> = (0..w).map(|x| place(x, found.columns)).collect();
-    let mut out = (Map::new(w, h), Map::new(w, h));
-    for y in 0..h {
-        let (y0, y1, fy) = place(y, found.rows);
-        for (x, (x0, x1, fx)) in across.iter().enumerate() {
-            let value = |i: usize| {
-                let at = |x: usize, y: usize| found.blocks[y * found.columns + x][i];
-                let top = at(*x0, y0) + fx * (at(*x1, y0) - at(*x0, y0));
-                let bottom = at(*x0, y1) + fx * (at(*x1, y1) - at(*x0, y1));
-                top + fy * (bottom - top)
-            };
-            out.0.set(x, y, value(0));
-            out.1.set(x, y, value(1));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -486,6 +501,10 @@ mod tests {
             let bottom = v(x0, y0 + 1) * (1.0 - fx) + v(x0 + 1, y0 + 1) * fx;
             (top * (1.0 - fy) + bottom * fy + 0.5) as u8
         })
+    }
+
+    fn remover() -> Remover {
+        Remover::new(&Settings::default()).unwrap()
     }
 
     fn full(size: (usize, usize)) -> Gray {
@@ -525,7 +544,7 @@ mod tests {
         let template = product(7, (320, 256)).unwrap();
         let frame = shifted(&template, |x, y| [1.0 + 2.5 * x / 320.0, -2.0 + 3.0 * y / 256.0]);
         let (mut t, mut v) = (template.clone(), full(template.size()));
-        let found = Remover::new(&Settings::default()).unwrap().remove(&mut t, &mut v, &frame).unwrap();
+        let found = remover().remove(&mut t, &mut v, &frame).unwrap().clone();
         let (before, after) = (mean_difference(&template, &frame), mean_difference(&t, &frame));
         assert!(after < 0.35 * before, "before {before}, after {after}: {found:?}");
     }
@@ -540,13 +559,13 @@ mod tests {
             }
         }
         let (mut t, mut v) = (template.clone(), full(template.size()));
-        let found = Remover::new(&Settings::default()).unwrap().remove(&mut t, &mut v, &frame).unwrap();
+        let found = remover().remove(&mut t, &mut v, &frame).unwrap().clone();
         assert_eq!(found.global_px, (2, 0));
         assert!(found.blocks.iter().all(|b| *b == [2.0, 0.0]), "{found:?}");
 
         let flat = Gray::from_fn(128, 128, |_, _| 90);
         let (mut t, mut v) = (flat.clone(), full(flat.size()));
-        let found = Remover::new(&Settings::default()).unwrap().remove(&mut t, &mut v, &flat).unwrap();
+        let found = remover().remove(&mut t, &mut v, &flat).unwrap().clone();
         assert_eq!((found.largest_px, &t), (0.0, &flat));
     }
 

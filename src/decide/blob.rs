@@ -159,7 +159,7 @@ impl Gatherer {
         }
         let total = self.order.len();
         let sums = &self.sums;
-        self.order.sort_by_key(|&i| (std::cmp::Reverse(sums[i as usize].area), i));
+        self.order.sort_unstable_by_key(|&i| (std::cmp::Reverse(sums[i as usize].area), i));
         self.order.truncate(MAX_BLOBS);
         self.differences(runs, components, pictures);
 

@@ -194,6 +194,7 @@ pub struct Decider {
     runs: runs::Extractor,
     components: components::Components,
     blobs: blob::Gatherer,
+    rules: Vec<Option<zones::Rule>>,
 }
 
 impl Decider {
@@ -264,7 +265,7 @@ impl Decider {
         if !faults.is_empty() {
             return Err(Error::config(format!("decision settings: {}", faults.join("; "))));
         }
-        let rules = zones::Rules::new(settings, zones.map(|z| z.map));
+        let rules = zones::Rules::new(settings, zones.map(|z| z.map), &mut self.rules);
         let level_max = self.runs.extract(map, valid, settings.edge_margin_px, &rules, zones)?;
         self.components.label(self.runs.runs(), settings.merge_distance_px);
         let summary = self.blobs.gather(

@@ -213,18 +213,20 @@ pub(super) struct Rule {
 /// The rules of one frame: index 0 outside all zones, then one a zone; none = not judged.
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
-    rules: Vec<Option<Rule>>,
+    rules: &'a [Option<Rule>],
     zones: Option<&'a ZoneMap>,
 }
 
 impl<'a> Rules<'a> {
-    pub fn new(settings: &Settings, zones: Option<&'a ZoneMap>) -> Self {
+    /// Writes the rules into `rules`, for their memory.
+    pub fn new(settings: &Settings, zones: Option<&'a ZoneMap>, rules: &'a mut Vec<Option<Rule>>) -> Self {
         let rule = |threshold: f32, low: Option<f32>, min_area: usize, min_size: usize| {
             let high = threshold_level(threshold);
             Rule { high, low: low.map_or(high, threshold_level).min(high), min_area, min_size }
         };
         let base = rule(settings.threshold, settings.low_threshold, settings.min_area_px, settings.min_size_px);
-        let mut rules = vec![zones.is_none_or(|z| z.judge_outside).then_some(base)];
+        rules.clear();
+        rules.push(zones.is_none_or(|z| z.judge_outside).then_some(base));
         for zone in zones.iter().flat_map(|z| &z.zones) {
             rules.push((zone.role == Role::Inspect).then(|| {
                 rule(
@@ -254,7 +256,7 @@ impl<'a> Rules<'a> {
 
     pub fn name(&self, index: u8) -> Arc<str> {
         match (index, self.zones) {
-            (0, _) | (_, None) => Arc::from(""),
+            (0, _) | (_, None) => Arc::default(),
             (i, Some(map)) => Arc::clone(&map.zones[i as usize - 1].name),
         }
     }

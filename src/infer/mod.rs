@@ -29,7 +29,7 @@ mod fixture;
 #[cfg(test)]
 mod isolated;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 

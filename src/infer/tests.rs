@@ -14,7 +14,7 @@ use crate::golden::{self, Golden};
 /// Tiled against untiled: the same sums in another order.
 const TILING_TOLERANCE: f32 = 1e-5;
 
-pub(super) fn runtime() -> Option<PathBuf> {
+pub(crate) fn runtime() -> Option<PathBuf> {
     let variable = std::env::var_os(library::VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime/libonnxruntime.so");
     let found = variable.or_else(|| checkout.exists().then_some(checkout));

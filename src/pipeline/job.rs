@@ -258,7 +258,7 @@ impl Job {
             id: FrameId(0),
             captured_at: Timestamp::UNIX_EPOCH,
             captured_mono_ns: 0,
-            source: "".into(),
+            source: Arc::default(),
             part_id: None,
             job_id: None,
             reply: None,

@@ -168,7 +168,18 @@ pub fn verdict_word(job: &Job) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::align;
+    use crate::classical::Method;
+    use crate::clock::Timestamp;
+    use crate::decide;
+    use crate::frame::Gray;
+    use crate::pipeline::job::{Pool, Product};
+    use crate::recipe::Detector;
+    use crate::simulate::part::PartOptions;
+    use crate::template::{Meta, Template};
 
     #[test]
     fn each_limit_has_its_code_and_names_its_setting() {
@@ -186,6 +197,67 @@ mod tests {
             assert_eq!(got, code);
             assert!(message.contains(names), "{message}");
             assert_eq!(ImageLimits::NONE.broken_by(&stats), None);
+        }
+    }
+
+    /// The steps of one frame in a job out of the pool, as the line's threads do them.
+    fn inspect(
+        product: &Arc<Product>,
+        frame: &Gray,
+        pool: &Pool,
+        tools: (&mut Registrar, &mut Remover, &mut Finders, &mut Decider),
+    ) -> &'static str {
+        let mut job = pool.take();
+        job.image.copy_from(frame);
+        job.product = Some(Arc::clone(product));
+        align(&mut job, tools.0, Some(tools.1));
+        infer(&mut job, tools.2);
+        decide(&mut job, tools.3);
+        let word = verdict_word(&job);
+        pool.put(job);
+        word
+    }
+
+    #[test]
+    fn a_steady_stream_of_frames_allocates_nothing() {
+        let image = crate::simulate::part::product(3, (320, 256)).unwrap();
+        let template = Template::loose("demo/main", image.clone(), Meta::at(Timestamp::UNIX_EPOCH)).unwrap();
+        let align = align::Settings::default();
+        let template = Arc::new(template);
+        let part = crate::simulate::part::Product::from_template(&image).unwrap();
+        let options = PartOptions { frame_size: (320, 256), rotation_degrees: [-3.0, 3.0], defects: 0, ..PartOptions::default() };
+        let frames: Vec<Gray> = (0..4).map(|i| part.part(5, i, &options).unwrap().frame).collect();
+        let mut detectors = vec![(Detector::Classical(Method::AbsDiff), None)];
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        if let Some(library) = crate::infer::tests::runtime() {
+            let settings = crate::infer::Settings {
+                model: root.join("models/ssds-tiny.onnx"),
+                library: Some(library),
+                providers: vec![crate::infer::Provider::Cpu],
+                threads: 1,
+                ..crate::infer::Settings::default()
+            };
+            detectors.push((Detector::Ssds, Some(crate::infer::Detector::open(&settings).unwrap())));
+        }
+        for (detector, network) in detectors {
+            let views = vec![(Arc::clone(&template), decide::Settings::default())];
+            let product = Arc::new(Product { detector, ..Product::new(views, &align).unwrap() });
+            let pool = Pool::new(2);
+            let mut tools = (
+                Registrar::new(),
+                Remover::new(&crate::residual::Settings::default()).unwrap(),
+                Finders::new(network),
+                Decider::new(),
+            );
+            let mut words = [""; 4];
+            let mut run = |words: &mut [&'static str; 4]| {
+                for (word, frame) in words.iter_mut().zip(&frames) {
+                    *word = inspect(&product, frame, &pool, (&mut tools.0, &mut tools.1, &mut tools.2, &mut tools.3));
+                }
+            };
+            run(&mut words);
+            let count = allocation_counter::measure(|| run(&mut words)).count_total;
+            assert_eq!((words, count), (["OK"; 4], 0), "{}", detector.name());
         }
     }
 }
