@@ -14,4 +14,6 @@ fi
 cd "$root"
 "$venv/bin/python" benches/infer_peers.py --ssds "$target/release/ssds" --library "$library" "$@"
 echo
+"$venv/bin/python" benches/infer_sessions.py
+echo
 "$venv/bin/python" benches/network_cost.py models/ssds.onnx 256 640 1024
