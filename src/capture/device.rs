@@ -207,6 +207,7 @@ impl Sequence {
     }
 
     /// A frame came whose number cannot be trusted.
+    #[cfg(any(test, feature = "genicam"))]
     pub(super) fn unnumbered(&mut self) {
         self.unnumbered += 1;
     }
