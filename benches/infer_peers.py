@@ -7,7 +7,7 @@ usage: infer_peers.py --ssds target/release/ssds --model models/ssds.onnx [--lib
 A round runs `ssds bench` and then the same number of Python session runs for each size; the order changes from round to round. Ours is the
 whole stage (8-bit pictures in, defect map out: conversion, tiling, run, checks, blending); Python's is `session.run` alone on a ready
 float32 array. Beside wall-clock time stands the processor time of the running thread, which other work on the machine blurs less; it is
-the whole cost only with one thread. Then `ssds bench --line` at the largest size, and the processor time of an idle daemon, read from
+the whole cost only with one thread. `in session` is the share of our stage's time within ONNX Runtime, from the same process. Then `ssds bench --line` at the largest size, and the processor time of an idle daemon, read from
 /proc. Needs numpy and onnxruntime (of the same version as the library, else it says so).
 """
 import argparse
@@ -37,7 +37,7 @@ def bench(args, size, *more):
 def ours(args, size):
     answer = bench(args, size, "--frames", str(args.frames))
     stage = answer["stages"]["infer"]
-    return stage["p50_ms"], stage["processor_mean_ms"], answer["runtime"]["runtime_version"]
+    return stage["p50_ms"], stage["processor_mean_ms"], answer["infer_in_session"], answer["runtime"]["runtime_version"]
 
 
 def python(args, session, size):
@@ -108,25 +108,25 @@ def main():
         for size in sizes:
             if number % 2:
                 peer = python(args, session, size)
-                wall, processor, version = ours(args, size)
+                wall, processor, inside, version = ours(args, size)
             else:
-                wall, processor, version = ours(args, size)
+                wall, processor, inside, version = ours(args, size)
                 peer = python(args, session, size)
-            rows[size].append((wall, processor, *peer))
+            rows[size].append((wall, processor, *peer, inside))
     if version != ort.__version__:
         print(f"note: the library is {version}, Python's onnxruntime {ort.__version__}", file=sys.stderr)
     print(f"ONNX Runtime {version}, {args.threads} threads, {args.rounds} rounds of {args.frames} frames; medians over rounds; load "
           f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    print(f"{'size':>6} {'ours ms':>9} {'python ms':>10} {'ratio':>7}   {'ours cpu':>9} {'python cpu':>11} {'ratio':>7}")
+    print(f"{'size':>6} {'ours ms':>9} {'python ms':>10} {'ratio':>7}   {'ours cpu':>9} {'python cpu':>11} {'ratio':>7} {'in session':>11}")
     answer = {"runtime_version": version, "threads": args.threads, "sizes": {}}
     for size, samples in rows.items():
         mid = [statistics.median(column) for column in zip(*samples)]
         # The ratio of each round first: both sides of a round saw the same machine.
-        wall = statistics.median(a / c for a, _, c, _ in samples)
-        processor = statistics.median(b / d for _, b, _, d in samples)
-        print(f"{size:>6} {mid[0]:>9.2f} {mid[2]:>10.2f} {wall:>7.3f}   {mid[1]:>9.2f} {mid[3]:>11.2f} {processor:>7.3f}")
+        wall = statistics.median(a / c for a, _, c, _, _ in samples)
+        processor = statistics.median(b / d for _, b, _, d, _ in samples)
+        print(f"{size:>6} {mid[0]:>9.2f} {mid[2]:>10.2f} {wall:>7.3f}   {mid[1]:>9.2f} {mid[3]:>11.2f} {processor:>7.3f} {100 * mid[4]:>9.1f} %")
         answer["sizes"][size] = {"ours_ms": mid[0], "python_ms": mid[2], "ratio": wall, "ours_cpu_ms": mid[1], "python_cpu_ms": mid[3],
-                                 "cpu_ratio": processor}
+                                 "cpu_ratio": processor, "in_session": mid[4]}
     del session
 
     whole = bench(args, sizes[-1], "--frames", str(args.frames * 2), "--line", "--rounds", str(args.rounds))

@@ -20,6 +20,34 @@ pub enum Trigger {
     Hardware,
 }
 
+impl Trigger {
+    /// What the configuration says.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        match config.text("camera.trigger").as_str() {
+            "software" => Trigger::Software,
+            "hardware" => Trigger::Hardware,
+            _ => Trigger::Free,
+        }
+    }
+
+    /// Its word in events and recipes.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Trigger::Free => "free_run",
+            Trigger::Software => "software",
+            Trigger::Hardware => "gpio",
+        }
+    }
+
+    /// The one of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Trigger::Free, Trigger::Software, Trigger::Hardware].into_iter().find(|t| t.word() == word)
+    }
+}
+
 /// Values of a device's controls by name, as read back from it.
 pub type Values = BTreeMap<String, String>;
 
@@ -106,11 +134,7 @@ impl Settings {
             exposure_us: config.f64_opt("camera.exposure_us"),
             gain: config.f64_opt("camera.gain"),
             buffers: whole("camera.buffers").unwrap_or(4),
-            trigger: match config.text("camera.trigger").as_str() {
-                "software" => Trigger::Software,
-                "hardware" => Trigger::Hardware,
-                _ => Trigger::Free,
-            },
+            trigger: Trigger::of(config),
             trigger_source: config.text("camera.trigger_source"),
             trigger_activation: config.text("camera.trigger_activation"),
             auto_off: config.bool("camera.auto_off"),

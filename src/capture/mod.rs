@@ -108,6 +108,14 @@ pub trait Camera: Send {
 /// # Errors
 /// [`crate::Kind::Config`] for settings that can never work, retryable kinds for a device that is not there.
 pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Box<dyn Camera>> {
+    open_with(config, Trigger::of(config), clock)
+}
+
+/// The same with another trigger mode than the configuration's, which a recipe may ask for.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(config: &Config, trigger: Trigger, clock: Arc<dyn Clock>) -> Result<Box<dyn Camera>> {
     match config.text("camera.backend").as_str() {
         "replay" => {
             let settings = replay::Settings {
@@ -115,11 +123,11 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Box<dyn Camera>> {
                 path: config.path("camera.path"),
                 rate_hz: config.f64("camera.rate_hz"),
                 looping: config.bool("camera.loop"),
-                triggered: config.text("camera.trigger") == "software",
+                triggered: trigger == Trigger::Software,
             };
             Ok(Box::new(replay::Replay::open(settings, clock)?))
         }
-        backend => open_device(backend, &Settings::of(config), clock),
+        backend => open_device(backend, &Settings { trigger, ..Settings::of(config) }, clock),
     }
 }
 

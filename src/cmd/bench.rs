@@ -151,7 +151,8 @@ fn measure(settings: &infer::Settings, set: &Set, args: &Args) -> Result<Value> 
         let (width, height) = set.size();
         return Ok(json!({
             "set": set.name, "width": width, "height": height, "frames": args.frames, "refused": timed.refused, "stages": stages,
-            "total": timed.total.json(), "frames_per_second": per_second, "line": line.as_ref().map(line::Figures::json),
+            "total": timed.total.json(),
+            "infer_in_session": timed.in_session.median(), "frames_per_second": per_second, "line": line.as_ref().map(line::Figures::json),
             "peak_memory_bytes": peak_memory_bytes(), "runtime": info,
         }));
     }
@@ -166,6 +167,7 @@ fn measure(settings: &infer::Settings, set: &Set, args: &Args) -> Result<Value> 
         word("runtime_version")
     );
     print(&set.name, args.frames, &timed);
+    println!("  {:.1} % of infer within ONNX Runtime (median)", timed.in_session.median() * 100.0);
     println!("  {per_second:.1} frames/s on one thread of stages; peak memory {} MiB", peak_memory_bytes() >> 20);
     if let Some(line) = &line {
         println!("{line}");

@@ -56,6 +56,7 @@ pub fn of_recipe(config: &Config, prepared: Prepared) -> Result<Product> {
     product.compare_with = recipe.compare_with;
     product.classical = recipe.classical.clone();
     product.mm_per_px = recipe.mm_per_px.or(product.mm_per_px);
+    product.trigger = recipe.trigger;
     product.recipe_sha256 = Some(recipe.sha256.clone());
     Ok(product)
 }

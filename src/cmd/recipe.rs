@@ -5,10 +5,11 @@
 
 use std::path::PathBuf;
 
+use crate::capture::Trigger;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
-use crate::recipe::{Prepared, Recipe, TriggerMode, book::Book};
+use crate::recipe::{Prepared, Recipe, book::Book};
 use crate::record::archive::Archive;
 use crate::template::store::Store;
 
@@ -142,20 +143,22 @@ pub fn book(config: &Config) -> Result<Book> {
 /// Loads what a recipe names, and refuses what this station does not carry out.
 ///
 /// # Errors
-/// As [`Recipe::prepare`]; [`Kind::Config`] for another trigger mode than the station's, or limits that contradict the configuration's.
+/// As [`Recipe::prepare`]; [`Kind::Config`] for a trigger mode that the station's camera cannot be switched to, or limits that contradict the configuration's.
 pub fn prepare(config: &Config, recipe: Recipe) -> Result<Prepared> {
-    if let Some(mode) = recipe.trigger {
-        let station = match config.text("camera.trigger").as_str() {
-            "hardware" => TriggerMode::Gpio,
-            "software" => TriggerMode::Software,
-            _ => TriggerMode::FreeRun,
+    let (backend, configured) = (config.text("camera.backend"), Trigger::of(config));
+    if let Some(mode) = recipe.trigger.filter(|mode| *mode != configured) {
+        let able: &[Trigger] = match backend.as_str() {
+            "genicam" => &[Trigger::Free, Trigger::Software, Trigger::Hardware],
+            "replay" => &[Trigger::Free, Trigger::Software],
+            _ => &[],
         };
-        if mode != station {
+        if !able.contains(&mode) {
             return Err(Error::config(format!(
-                "recipe of product {:?}: trigger.mode is {}, and the station runs {} (camera.trigger is {:?}); a recipe cannot rewire it",
+                "recipe of product {:?}: trigger.mode is {}, and the station runs {} (camera.trigger is {:?}); camera.backend {backend} cannot \
+                 be switched to it while running, genicam to every mode and replay between free_run and software can",
                 recipe.product,
-                mode.name(),
-                station.name(),
+                mode.word(),
+                configured.word(),
                 config.text("camera.trigger")
             )));
         }

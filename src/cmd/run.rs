@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::align;
-use crate::capture;
+use crate::capture::{self, Trigger};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::decide;
@@ -124,7 +124,6 @@ impl Daemon {
         status.update(|f| f.template_ready = true);
         let detector = start_detector(config, &product.template.image, &status)?;
         status.update(|f| f.model_ready = true);
-        status.update(|f| f.triggered = config.text("camera.trigger") != "free");
         let info = detector.info();
         log::info!(
             "model {} {} on {} {}, ONNX Runtime {}, {}",
@@ -176,7 +175,7 @@ impl Daemon {
         let model = super::model::info_json(info);
         let active_product: ActiveProduct = Arc::new(RwLock::new(Some(Arc::new(product))));
         let parts = Parts {
-            open_camera: Arc::new(move || capture::open(&camera_config, Arc::clone(&camera_clock))),
+            open_camera: Arc::new(move |trigger| capture::open_with(&camera_config, trigger, Arc::clone(&camera_clock))),
             product: Arc::clone(&active_product),
             detector,
             store,
@@ -493,22 +492,16 @@ fn pipeline_settings(config: &Config) -> Settings {
     Settings {
         queue_frames: config.usize("pipeline.queue_frames"),
         overload: match config.text("pipeline.overload").as_str() {
-            "answer" => Overload::Answer,
-            "wait" => Overload::Wait,
-            // Every trigger is answered.
-            _ if config.text("camera.trigger") != "free" => Overload::Answer,
-            _ => Overload::Newest,
+            "answer" => Some(Overload::Answer),
+            "wait" => Some(Overload::Wait),
+            _ => None,
         },
         camera_timeout: config.duration("camera.timeout_ms"),
         max_age: config.duration("camera.max_age_ms"),
         drain: config.duration("pipeline.drain_ms"),
-        trigger: match (config.text("camera.backend").as_str(), config.text("camera.trigger").as_str()) {
-            ("replay", _) => "replay",
-            (_, "hardware") => "gpio",
-            (_, "software") => "software",
-            _ => "free_run",
-        },
-        software_trigger: (config.text("camera.trigger") == "software").then(|| config.duration("camera.trigger_timeout_ms")),
+        trigger: Trigger::of(config),
+        trigger_word: (config.text("camera.backend") == "replay").then_some("replay"),
+        trigger_timeout: config.duration("camera.trigger_timeout_ms"),
         stall: config.duration("pipeline.stall_ms"),
         frozen_frames: u32::try_from(config.i64("camera.frozen_frames")).unwrap_or(0),
         residual: residual_settings(config),

@@ -1,6 +1,7 @@
 //! The detector: from pictures to the defect map, with faults counted and the session built anew when they repeat.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::frame::{Gray, Map};
@@ -95,6 +96,7 @@ pub struct Detector {
     needed: Vec<usize>,
     failures: u32,
     reloads: u64,
+    session_time: Duration,
 }
 
 impl Detector {
@@ -128,6 +130,7 @@ impl Detector {
             needed: Vec::new(),
             failures: 0,
             reloads: 0,
+            session_time: Duration::ZERO,
         };
         progress(Progress::WarmingUp);
         detector
@@ -147,6 +150,12 @@ impl Detector {
     #[must_use]
     pub fn reloads(&self) -> u64 {
         self.reloads
+    }
+
+    /// How much of the last frame's time was spent within ONNX Runtime; the rest is this program's conversion, checks and blending.
+    #[must_use]
+    pub fn session_time(&self) -> Duration {
+        self.session_time
     }
 
     /// Whether a frame of this size is cut into several tiles.
@@ -181,6 +190,7 @@ impl Detector {
         let pair = Pair { template: warped_template, valid, frame };
         out.reset(frame.width(), frame.height());
         let result = self.compute(&pair, zones, out);
+        self.session_time = self.runner.take_spent();
         match &result {
             Ok(()) => self.failures = 0,
             Err(error) => {

@@ -3,6 +3,8 @@
 //! Every shape `[n, 2, h, w]` gets one input and one output tensor, owned by this program and used again, so that a steady stream of frames
 //! allocates nothing outside ONNX Runtime. At most [`MAX_SHAPES`] shapes are kept; the oldest goes.
 
+use std::time::{Duration, Instant};
+
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::Tensor;
 
@@ -28,6 +30,7 @@ struct Buffers {
 pub(super) struct Runner {
     session: Session,
     buffers: Vec<Buffers>,
+    spent: Duration,
 }
 
 impl std::fmt::Debug for Runner {
@@ -48,7 +51,12 @@ impl Runner {
                 "ONNX Runtime sees inputs {inputs:?} and outputs {outputs:?}, wanted `{INPUT}` and `{OUTPUT}`"
             )));
         }
-        Ok(Self { session, buffers: Vec::new() })
+        Ok(Self { session, buffers: Vec::new(), spent: Duration::ZERO })
+    }
+
+    /// Time within ONNX Runtime since the last call of this.
+    pub(super) fn take_spent(&mut self) -> Duration {
+        std::mem::take(&mut self.spent)
     }
 
     /// Runs `n` pictures of `h` x `w`: `fill` writes `[n, 2, h, w]`, `take` reads `[n, 1, h, w]` (scores 0..1, finite).
@@ -59,7 +67,10 @@ impl Runner {
         let i = self.buffers_for(shape)?;
         let buffers = &mut self.buffers[i];
         fill(buffers.input.extract_tensor_mut().1);
-        let outputs = self.session.run_with_options(ort::inputs![&buffers.input], &buffers.options).map_err(failed)?;
+        let begun = Instant::now();
+        let outputs = self.session.run_with_options(ort::inputs![&buffers.input], &buffers.options);
+        self.spent += begun.elapsed();
+        let outputs = outputs.map_err(failed)?;
         let (found, scores) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
         let [n, h, w] = shape;
         if found[..] != [n as i64, 1, h as i64, w as i64] {

@@ -12,6 +12,7 @@ use super::selftest::Probe;
 use super::steps::ImageLimits;
 use super::trigger::Reply;
 use crate::align::{self, Registration, TemplateModel};
+use crate::capture::Trigger;
 use crate::classical;
 use crate::clock::Timestamp;
 use crate::decide::{self, Decision};
@@ -147,6 +148,8 @@ pub struct Product {
     pub classical: classical::Settings,
     /// Size of a template pixel on the part, mm.
     pub mm_per_px: Option<f64>,
+    /// What starts an inspection; none = as configured.
+    pub trigger: Option<Trigger>,
 }
 
 impl Product {
@@ -179,6 +182,7 @@ impl Product {
             detector: Detector::Ssds,
             compare_with: None,
             classical: classical::Settings::default(),
+            trigger: None,
         })
     }
 }

@@ -42,6 +42,7 @@ use self::selftest::{Probe, Report};
 use self::source::{OpenCamera, Overload, Source};
 use self::stage::{Context, Pulse, Stage};
 use self::trigger::{Outcome, TriggerHandle};
+use crate::capture::Trigger;
 use crate::clock::Clock;
 use crate::decide::Decider;
 use crate::error::{Error, Kind, Result};
@@ -69,18 +70,20 @@ pub type ActiveProduct = Arc<RwLock<Option<Arc<Product>>>>;
 pub struct Settings {
     /// Capacity of each queue.
     pub queue_frames: usize,
-    /// Full-queue policy.
-    pub overload: Overload,
+    /// Full-queue policy; none = by the trigger mode in force: the newest frame wins in free run, every trigger is answered.
+    pub overload: Option<Overload>,
     /// A camera silent for so long is reopened.
     pub camera_timeout: Duration,
     /// A frame older than this is not inspected.
     pub max_age: Duration,
     /// On a stop, frames are inspected for so long and then recorded as aborted.
     pub drain: Duration,
-    /// The trigger's word in events.
-    pub trigger: &'static str,
-    /// Each frame waits for a software trigger, and for its picture at most so long.
-    pub software_trigger: Option<Duration>,
+    /// What starts an inspection, where the product in force asks for nothing else.
+    pub trigger: Trigger,
+    /// The trigger's word in events; none = the trigger mode's.
+    pub trigger_word: Option<&'static str>,
+    /// A software trigger's picture is awaited at most so long.
+    pub trigger_timeout: Duration,
     /// A stage stuck in the camera's driver for so long is started anew.
     pub stall: Duration,
     /// So many identical frames are a frozen picture; 0 = off.
@@ -212,7 +215,8 @@ impl Pipeline {
         let pool = Pool::new(settings.queue_frames * 4 + 8);
         let drain = Drain::default();
         let hold = Hold::default();
-        let (trigger, orders) = TriggerHandle::new(settings.software_trigger.is_some(), hold.clone());
+        let mode = trigger::Mode::new(settings.trigger, Arc::clone(&product));
+        let (trigger, orders) = TriggerHandle::new(mode.clone(), hold.clone());
         let capacity = settings.queue_frames;
         let (to_align, at_align) = bounded::<Box<Job>>(capacity);
         let (to_infer, at_infer) = bounded::<Box<Job>>(capacity);
@@ -319,7 +323,8 @@ impl Pipeline {
             open: open_camera,
             timeout: settings.camera_timeout,
             overload: settings.overload,
-            trigger: settings.trigger,
+            mode,
+            trigger_word: settings.trigger_word,
             ledger: ledger.clone(),
             pool,
             output: to_align,
@@ -328,7 +333,7 @@ impl Pipeline {
             product,
             hold: hold.clone(),
             orders,
-            software_trigger: settings.software_trigger,
+            trigger_timeout: settings.trigger_timeout,
             open_limit: settings.stall,
             frozen: Frozen::new(settings.frozen_frames),
             shutdown,

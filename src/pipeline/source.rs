@@ -8,6 +8,9 @@
 //! Software triggers: one frame a trigger. While one part's picture is awaited a further trigger is answered OVERRUN, without a camera
 //! CAMERA_LOST, without a frame in time CAMERA_TIMEOUT. After a time-out the camera is opened anew, so that a late frame can never be taken
 //! for the next part's; a frame that nobody asked for is thrown away and counted.
+//!
+//! A recipe may bring another trigger mode. The part whose picture is awaited is finished; then the camera is closed and opened in the new
+//! mode, and a frame of the old free run that comes meanwhile is nobody's.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,9 +24,9 @@ use super::job::{Job, Pool, Product};
 use super::ledger::Ledger;
 use super::selftest::Probe;
 use super::stage::{Pulse, duration_of, send_waiting};
-use super::trigger::Order;
+use super::trigger::{Mode, Order};
 use crate::capture::guard::Guarded;
-use crate::capture::{Camera, Captured, Grab, Losses};
+use crate::capture::{Camera, Captured, Grab, Losses, Trigger};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::shutdown::Shutdown;
@@ -52,8 +55,8 @@ pub enum Overload {
     Wait,
 }
 
-/// Opens the camera, on the camera's thread; called again after every fault.
-pub type OpenCamera = Arc<dyn Fn() -> Result<Box<dyn Camera>> + Send + Sync>;
+/// Opens the camera in a trigger mode, on the camera's thread; called again after every fault and for every other mode.
+pub type OpenCamera = Arc<dyn Fn(Trigger) -> Result<Box<dyn Camera>> + Send + Sync>;
 
 /// The capture stage's parts.
 pub struct Source {
@@ -61,10 +64,12 @@ pub struct Source {
     pub open: OpenCamera,
     /// A camera silent for so long is reported lost and reopened; `None` for sources that may be silent.
     pub timeout: Duration,
-    /// Full-queue policy.
-    pub overload: Overload,
-    /// The trigger's word in events.
-    pub trigger: &'static str,
+    /// Full-queue policy; none = by the trigger mode.
+    pub overload: Option<Overload>,
+    /// What starts an inspection.
+    pub mode: Mode,
+    /// The trigger's word in events; none = the mode's.
+    pub trigger_word: Option<&'static str>,
     /// Frame numbers and accounts.
     pub ledger: Ledger,
     /// Recycled jobs.
@@ -83,8 +88,8 @@ pub struct Source {
     pub hold: Hold,
     /// Software triggers.
     pub orders: Receiver<Order>,
-    /// Each frame waits for a software trigger, and for its picture at most so long.
-    pub software_trigger: Option<Duration>,
+    /// A software trigger's picture is awaited at most so long.
+    pub trigger_timeout: Duration,
     /// Longest time to open a camera.
     pub open_limit: Duration,
     /// Watches for a picture that stands still.
@@ -103,6 +108,8 @@ pub struct Source {
 enum Ended {
     Stop,
     EndOfStream,
+    /// The camera has to run in another trigger mode.
+    Switched,
 }
 
 /// A trigger whose picture is awaited.
@@ -125,6 +132,13 @@ impl Source {
                     // No stop: the frames under way are inspected to the last, however long that takes.
                     log::info!("camera: end of stream after {} frames", self.ledger.balance().captured);
                     return;
+                }
+                Ok(Ended::Switched) if !left => {}
+                Ok(Ended::Switched) => {
+                    self.status.set_camera(false, "its driver holds on to it; it is opened in another trigger mode");
+                    if self.wait(self.restart_pause(&mut restarts), pulse) {
+                        break;
+                    }
                 }
                 // Settings that never worked are wrong; once they have, another device may have been plugged in.
                 Err(e) if e.kind() == Kind::Config && !was_open => {
@@ -163,19 +177,19 @@ impl Source {
 
     /// Opens the camera and takes frames until it fails, ends, or a stop is asked.
     fn run_once(&mut self, pulse: &Pulse, pause: &mut Duration, was_open: &mut bool, left: &mut bool) -> Result<Ended> {
-        let open = Arc::clone(&self.open);
-        let opened = Guarded::open("camera", Box::new(move || open()), self.open_limit, &mut || self.wait_step(pulse), left);
+        let (open, mode) = (Arc::clone(&self.open), self.mode.now());
+        let opened = Guarded::open("camera", Box::new(move || open(mode)), self.open_limit, &mut || self.wait_step(pulse), left);
         let mut camera = opened?;
         *was_open = true;
-        log::info!("camera: {}", camera.describe());
+        log::info!("camera: {}, trigger mode {}", camera.describe(), mode.word());
         self.frozen.reset();
-        self.status.update(|f| f.camera_values = camera.values());
-        if camera.may_be_silent() && self.software_trigger.is_some() {
+        self.status.update(|f| (f.camera_values, f.triggered) = (camera.values(), mode != Trigger::Free));
+        if camera.may_be_silent() && mode == Trigger::Software {
             // Nothing more shows before the first part comes.
             self.status.set_camera(true, "");
         }
         let mut counted = Losses::default();
-        let ended = self.take_frames(&mut camera, pulse, pause, &mut counted);
+        let ended = self.take_frames(&mut camera, mode, pulse, pause, &mut counted);
         self.count_losses(&camera.losses(), &mut counted);
         if let Err(e) = &ended {
             // Said before the driver is waited for.
@@ -200,7 +214,14 @@ impl Source {
         losses.clone_into(counted);
     }
 
-    fn take_frames(&mut self, camera: &mut Guarded, pulse: &Pulse, pause: &mut Duration, counted: &mut Losses) -> Result<Ended> {
+    fn take_frames(
+        &mut self,
+        camera: &mut Guarded,
+        mode: Trigger,
+        pulse: &Pulse,
+        pause: &mut Duration,
+        counted: &mut Losses,
+    ) -> Result<Ended> {
         let duration = duration_of(&self.telemetry, "capture");
         let mut last = self.clock.mono_ns();
         let mut pending: Option<Pending> = None;
@@ -213,6 +234,15 @@ impl Source {
                 return Ok(Ended::Stop);
             }
             self.pass_probe(pulse);
+            let wanted = self.mode.now();
+            if wanted != mode && pending.is_none() {
+                log::info!(
+                    "camera: the recipe in force asks for trigger mode {}, not {}; opening it anew",
+                    wanted.word(),
+                    mode.word()
+                );
+                return Ok(Ended::Switched);
+            }
             if self.hold.any() && pending.is_none() {
                 // Given just before the hold began; by its end another part lies there.
                 while let Ok(order) = self.orders.try_recv() {
@@ -222,12 +252,12 @@ impl Source {
                 last = self.clock.mono_ns();
                 continue;
             }
-            self.take_orders(camera, &mut pending, pulse)?;
-            let look = match (self.software_trigger, &pending) {
-                (None, _) => self.timeout.min(LOOK),
-                (Some(_), Some(_)) => TRIGGERED_LOOK,
+            self.take_orders(camera, mode, &mut pending, pulse)?;
+            let look = match (mode, &pending) {
+                (Trigger::Software, Some(_)) => TRIGGERED_LOOK,
                 // The wait was for an order.
-                (Some(_), None) => Duration::ZERO,
+                (Trigger::Software, None) => Duration::ZERO,
+                _ => self.timeout.min(LOOK),
             };
             let grab = match camera.grab(look) {
                 Ok(grab) => grab,
@@ -246,7 +276,13 @@ impl Source {
                     *pause = PAUSES.0;
                     self.status.set_camera(true, "");
                     let order = pending.take().map(|p| p.order);
-                    if self.software_trigger.is_some() && order.is_none() {
+                    // A hardware trigger's frame is a part whatever the recipe asks for by now.
+                    let is_part = match mode {
+                        Trigger::Software => order.is_some(),
+                        Trigger::Free => self.mode.now() == Trigger::Free,
+                        Trigger::Hardware => true,
+                    };
+                    if !is_part {
                         let help = "Frames that did not arrive whole or were not asked for, by status; never inspected.";
                         self.telemetry.counter("ssds_camera_incomplete_total", help, &[("status", "untriggered")]).inc();
                         camera.recycle(captured.image);
@@ -254,7 +290,7 @@ impl Source {
                     }
                     let frozen = if camera.is_live() { self.frozen.judge(&captured.image) } else { None };
                     self.status.update(|f| f.camera_frozen = frozen);
-                    let mut job = self.admit(captured, order, taken, camera);
+                    let mut job = self.admit(captured, mode, order, taken, camera);
                     duration.observe(job.times.capture);
                     if let Some(n) = frozen {
                         job.fail(
@@ -263,21 +299,19 @@ impl Source {
                         );
                         send_waiting(&self.answered, job, pulse);
                     } else {
-                        self.offer(job, pulse);
+                        self.offer(job, mode, pulse);
                     }
                 }
                 Grab::Unusable { source, message } => {
                     last = self.clock.mono_ns();
-                    let mut job = self.blank(source, pending.take().map(|p| p.order), taken);
+                    let mut job = self.blank(source, mode, pending.take().map(|p| p.order), taken);
                     job.fail("FRAME_INVALID", message);
                     send_waiting(&self.answered, job, pulse);
                 }
                 Grab::Idle => {
-                    if let (Some(limit), Some(p)) = (self.software_trigger, &pending)
-                        && p.since.elapsed() > limit
-                        && let Some(p) = pending.take()
-                    {
-                        let message = format!("no frame within {} ms of the trigger", limit.as_millis());
+                    let late = pending.as_ref().is_some_and(|p| p.since.elapsed() > self.trigger_timeout);
+                    if let Some(p) = pending.take_if(|_| late) {
+                        let message = format!("no frame within {} ms of the trigger", self.trigger_timeout.as_millis());
                         self.refuse(p.order, "CAMERA_TIMEOUT", message.clone(), false, pulse);
                         return Err(Error::unavailable(message));
                     }
@@ -306,8 +340,18 @@ impl Source {
     }
 
     /// Looks at the triggers given: the first becomes the pending one, any more are answered at once. Waits for one when none is pending.
-    fn take_orders(&self, camera: &mut Guarded, pending: &mut Option<Pending>, pulse: &Pulse) -> Result<()> {
-        if self.software_trigger.is_none() {
+    fn take_orders(&self, camera: &mut Guarded, mode: Trigger, pending: &mut Option<Pending>, pulse: &Pulse) -> Result<()> {
+        if mode != Trigger::Software {
+            // Given just before or after a switch of the recipe.
+            while let Ok(order) = self.orders.try_recv() {
+                self.refuse(
+                    order,
+                    "OVERRUN",
+                    format!("the camera runs in trigger mode {}, not software", mode.word()),
+                    false,
+                    pulse,
+                );
+            }
             return Ok(());
         }
         let first = if pending.is_some() { Duration::ZERO } else { LOOK };
@@ -337,7 +381,7 @@ impl Source {
 
     /// Answers a trigger without a picture.
     fn refuse(&self, order: Order, code: &'static str, message: String, aborted: bool, pulse: &Pulse) {
-        let mut job = self.blank("".into(), Some(order), Instant::now());
+        let mut job = self.blank("".into(), Trigger::Software, Some(order), Instant::now());
         job.fail(code, message);
         if let Some(fault) = &mut job.fault {
             fault.aborted = aborted;
@@ -356,7 +400,7 @@ impl Source {
         !self.shutdown.asked()
     }
 
-    fn blank(&self, source: Arc<str>, order: Option<Order>, taken: Instant) -> Box<Job> {
+    fn blank(&self, source: Arc<str>, mode: Trigger, order: Option<Order>, taken: Instant) -> Box<Job> {
         let mut job = self.pool.take();
         let token = self.ledger.admit();
         job.id = token.id();
@@ -364,7 +408,7 @@ impl Source {
         job.captured_at = self.clock.now();
         job.captured_mono_ns = self.clock.mono_ns();
         job.source = source;
-        job.trigger = self.trigger;
+        job.trigger = self.trigger_word.unwrap_or(mode.word());
         job.admitted = taken;
         job.product = self.product.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if let Some(order) = order {
@@ -375,8 +419,8 @@ impl Source {
     }
 
     /// A frame becomes a job; the job's old picture goes back to the camera.
-    fn admit(&self, captured: Captured, order: Option<Order>, taken: Instant, camera: &mut Guarded) -> Box<Job> {
-        let mut job = self.blank(captured.source, order, taken);
+    fn admit(&self, captured: Captured, mode: Trigger, order: Option<Order>, taken: Instant, camera: &mut Guarded) -> Box<Job> {
+        let mut job = self.blank(captured.source, mode, order, taken);
         job.captured_at = captured.captured_at;
         job.captured_mono_ns = captured.captured_mono_ns;
         if captured.part_id.is_some() {
@@ -388,7 +432,7 @@ impl Source {
     }
 
     /// Hands the job on under the overload policy.
-    fn offer(&self, job: Box<Job>, pulse: &Pulse) {
+    fn offer(&self, job: Box<Job>, mode: Trigger, pulse: &Pulse) {
         let mut job = match self.output.try_send(job) {
             Ok(()) => return,
             Err(TrySendError::Disconnected(mut job)) => {
@@ -399,7 +443,8 @@ impl Source {
             }
             Err(TrySendError::Full(job)) => job,
         };
-        match self.overload {
+        let by_mode = if mode == Trigger::Free { Overload::Newest } else { Overload::Answer };
+        match self.overload.unwrap_or(by_mode) {
             Overload::Wait => send_waiting(&self.output, job, pulse),
             Overload::Answer => {
                 job.fail("OVERRUN", format!("{} frames are already waiting; the part came too early", self.output.len()));

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::Hold;
+use super::{ActiveProduct, Hold};
+use crate::capture::Trigger;
 use crate::error::{Error, Kind, Result};
 use crate::record::event::{EventError, InspectionEvent, Verdict};
 
@@ -106,20 +107,49 @@ impl Order {
     }
 }
 
+/// What starts an inspection at the moment: what the recipe in force asks for, or else the configuration; cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Mode {
+    configured: Trigger,
+    product: ActiveProduct,
+}
+
+impl Mode {
+    /// `configured` wherever the product asks for nothing.
+    #[must_use]
+    pub fn new(configured: Trigger, product: ActiveProduct) -> Self {
+        Self { configured, product }
+    }
+
+    /// In force now.
+    #[must_use]
+    pub fn now(&self) -> Trigger {
+        let product = self.product.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        product.as_ref().and_then(|p| p.trigger).unwrap_or(self.configured)
+    }
+}
+
 /// Where triggers are given; cloning shares it.
 #[derive(Debug, Clone)]
 pub struct TriggerHandle {
-    orders: Option<Sender<Order>>,
+    orders: Sender<Order>,
+    mode: Mode,
     hold: Hold,
     fired: Arc<AtomicU64>,
 }
 
 impl TriggerHandle {
-    /// The two ends: for those who trigger, and for the capture stage. `mode`: whether the camera takes software triggers.
+    /// The two ends: for those who trigger, and for the capture stage.
     #[must_use]
-    pub fn new(is_software: bool, hold: Hold) -> (Self, Receiver<Order>) {
+    pub fn new(mode: Mode, hold: Hold) -> (Self, Receiver<Order>) {
         let (orders, at_capture) = bounded(WAITING);
-        (Self { orders: is_software.then_some(orders), hold, fired: Arc::default() }, at_capture)
+        (Self { orders, mode, hold, fired: Arc::default() }, at_capture)
+    }
+
+    /// Orders that the capture stage has not looked at yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.orders.len()
     }
 
     /// Triggers.
@@ -129,14 +159,17 @@ impl TriggerHandle {
     /// paused, while results cannot be kept, or when too many orders wait, [`Kind::Unavailable`] when the line has ended.
     pub fn fire(&self, order: Order) -> Result<()> {
         order.check()?;
-        let Some(orders) = &self.orders else {
-            return Err(Error::new(Kind::Usage, "camera.trigger is not software: this station takes no triggers"));
-        };
+        let mode = self.mode.now();
+        if mode != Trigger::Software {
+            let of = "of camera.trigger or the recipe in force";
+            let text = format!("the trigger mode {of} is {}, not software: this station takes no triggers now", mode.word());
+            return Err(Error::new(Kind::Usage, text));
+        }
         if self.hold.any() {
             return Err(Error::new(Kind::TryAgain, format!("no part is inspected now: {}", self.hold.why())));
         }
         let id = order.request_id.clone();
-        match orders.try_send(order) {
+        match self.orders.try_send(order) {
             Ok(()) => {
                 self.fired.fetch_add(1, Ordering::Relaxed);
                 log::debug!("trigger taken, request {}", id.as_deref().unwrap_or("-"));
@@ -167,9 +200,10 @@ mod tests {
     #[test]
     fn triggers_are_refused_where_nothing_would_come_of_them() {
         let hold = Hold::default();
-        let (free, _at) = TriggerHandle::new(false, hold.clone());
+        let mode = |configured| Mode::new(configured, ActiveProduct::default());
+        let (free, _at) = TriggerHandle::new(mode(Trigger::Free), hold.clone());
         assert_eq!(free.fire(Order::from("http")).unwrap_err().kind(), Kind::Usage);
-        let (handle, at_capture) = TriggerHandle::new(true, hold.clone());
+        let (handle, at_capture) = TriggerHandle::new(mode(Trigger::Software), hold.clone());
         hold.set(Hold::PAUSED, true);
         let paused = handle.fire(Order::from("http")).unwrap_err();
         assert_eq!(paused.to_string(), "no part is inspected now: paused");

@@ -20,6 +20,8 @@
 //! polygon = [[10, 10], [200, 10], [200, 90]]   # template px; or mask = "pads.png", of the template's size
 //! threshold = 0.4
 //! min_area_mm2 = 0.02
+//! [trigger]
+//! mode = "software"                # or free_run, gpio: a camera that can be switched is, when the recipe comes into force
 //! ```
 //! Limits: masks lie in the recipe's folder or below. [`book::Book`] keeps what was applied.
 
@@ -30,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::align;
+use crate::capture::Trigger;
 use crate::classical::{self, Method};
 use crate::decide::{self, Polarity, Role, Shape, Zone, ZoneMap};
 use crate::error::{Error, Result};
@@ -66,29 +69,6 @@ impl Detector {
 
 /// Names of all detectors.
 pub const DETECTORS: [&str; 4] = ["ssds", "absdiff", "ssim", "variation"];
-
-/// What starts an inspection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TriggerMode {
-    /// Every frame of the camera.
-    FreeRun,
-    /// A command.
-    Software,
-    /// A digital input.
-    Gpio,
-}
-
-impl TriggerMode {
-    /// The name in recipes.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            TriggerMode::FreeRun => "free_run",
-            TriggerMode::Software => "software",
-            TriggerMode::Gpio => "gpio",
-        }
-    }
-}
 
 /// Limits of the picture itself; none = as configured.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -154,7 +134,7 @@ pub struct Recipe {
     /// Limits of the pose.
     pub pose: PoseLimits,
     /// What starts an inspection; none = as configured.
-    pub trigger: Option<TriggerMode>,
+    pub trigger: Option<Trigger>,
     /// Settings of the comparators.
     pub classical: classical::Settings,
     /// Zones, in template coordinates; their areas in px.
@@ -403,11 +383,7 @@ fn read(r: &mut Reader<'_>, text: &str, folder: &Path) -> Option<Recipe> {
     });
     let trigger = r.section(&top, "trigger").and_then(|s| {
         r.known(&s, TRIGGER);
-        match r.one_of(&s, "mode", &["free_run", "software", "gpio"])?.as_str() {
-            "free_run" => Some(TriggerMode::FreeRun),
-            "software" => Some(TriggerMode::Software),
-            _ => Some(TriggerMode::Gpio),
-        }
+        Trigger::from_word(&r.one_of(&s, "mode", &["free_run", "software", "gpio"])?)
     });
     let classical = r.section(&top, "classical").map_or_else(classical::Settings::default, |s| {
         r.known(&s, CLASSICAL);

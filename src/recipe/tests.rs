@@ -69,7 +69,7 @@ fn a_full_recipe_is_read() {
     let r = Recipe::load(&write(&dir, FULL)).unwrap();
     assert_eq!((r.product.as_str(), r.templates.len()), ("pcb-a17", 2));
     assert_eq!((r.detector, r.compare_with), (Detector::Classical(Method::Variation), Some(Detector::Ssds)));
-    assert_eq!((r.trigger, r.judge_outside_zones), (Some(TriggerMode::Gpio), false));
+    assert_eq!((r.trigger, r.judge_outside_zones), (Some(Trigger::Hardware), false));
     let d = r.decision(&decide::Settings::default());
     assert_eq!(
         d,

@@ -125,7 +125,7 @@ fn a_station_that_runs_freely_or_without_a_token_takes_no_trigger() {
     let mut daemon = started(&station);
     let out = trigger(&station, &[]);
     assert_eq!(out.status.code(), Some(64), "{}", crate::support::text(&out));
-    assert!(crate::support::text(&out).contains("camera.trigger is not software"), "{}", crate::support::text(&out));
+    assert!(crate::support::text(&out).contains("is free_run, not software"), "{}", crate::support::text(&out));
     daemon.signal("TERM");
     assert!(daemon.wait(TO_START).success());
 
@@ -137,6 +137,57 @@ fn a_station_that_runs_freely_or_without_a_token_takes_no_trigger() {
     assert!(crate::support::text(&out).contains("http.socket or http.token_file must be set"), "{}", crate::support::text(&out));
     daemon.signal("TERM");
     assert!(daemon.wait(TO_START).success());
+}
+
+/// A recipe brings the trigger mode of its product with it, and the running line follows.
+#[test]
+fn a_recipe_switches_the_trigger_mode_of_a_running_station() {
+    const NAME: &str = "a_recipe_switches_the_trigger_mode_of_a_running_station";
+    if library().is_none() {
+        return skipped(NAME, "no ONNX Runtime library");
+    }
+    let (station, _) = station(&["000.jpg"], "camera.loop = true");
+    let apply = |mode: &str| {
+        let file = station.path(&format!("{mode}.toml"));
+        std::fs::write(&file, format!("recipe_version = 1\nproduct = \"board\"\n[trigger]\nmode = \"{mode}\"\n")).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_ssds"))
+            .args(["recipe", "apply", "--config"])
+            .args([&station.config, &file])
+            .output()
+            .unwrap()
+    };
+    let mut daemon = started(&station);
+    let first = trigger(&station, &["--part-id", "SN1"]);
+    assert_eq!(first.status.code(), Some(0), "{}", crate::support::text(&first));
+
+    assert!(apply("free_run").status.success());
+    daemon.wait_for("trigger mode free_run", TO_START);
+    daemon.wait_for("seq 4 ", TO_START);
+    let refused = crate::support::text(&trigger(&station, &[]));
+    assert!(refused.contains("is free_run, not software"), "{refused}");
+
+    assert!(apply("software").status.success());
+    daemon.wait_for("asks for trigger mode software", TO_START);
+    // While the camera is being opened a trigger is answered CAMERA_LOST, exit 2.
+    let mut last = trigger(&station, &["--part-id", "SN2"]);
+    while last.status.code() == Some(2) && crate::support::text(&last).contains("CAMERA_LOST") {
+        last = trigger(&station, &["--part-id", "SN2"]);
+    }
+    assert_eq!(last.status.code(), Some(0), "{}", crate::support::text(&last));
+    let gpio = apply("gpio");
+    let why = "camera.backend replay cannot be switched to it while running";
+    assert!(crate::support::text(&gpio).contains(why), "{}", crate::support::text(&gpio));
+    daemon.signal("TERM");
+    assert!(daemon.wait(TO_START).success(), "{}", daemon.log());
+
+    let (events, _) = station.recorded();
+    let words: Vec<&str> = events.iter().map(|e| e["trigger"].as_str().unwrap()).collect();
+    assert_eq!((words[0], events[0]["part_id"].as_str()), ("http", Some("SN1")));
+    let last = events.iter().rfind(|e| e["verdict"] != "ERROR").unwrap();
+    assert_eq!((last["trigger"].as_str(), last["part_id"].as_str()), (Some("http"), Some("SN2")));
+    let free = words.iter().filter(|w| **w == "replay").count();
+    assert!(free >= 3 && words[1..=free].iter().all(|w| *w == "replay"), "{words:?}");
+    assert!(daemon.log().contains("dropped + 0 lost"), "{}", daemon.log());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Picture;
 use super::figures::Series;
 use super::stages::{Bench, STAGES, Timed, spool};
-use crate::capture::{Camera, Captured, Grab};
+use crate::capture::{Camera, Captured, Grab, Trigger};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::infer::{self, Detector};
@@ -190,7 +190,7 @@ impl Line {
         };
         let camera = Mutex::new(Some(camera));
         let parts = Parts {
-            open_camera: Arc::new(move || {
+            open_camera: Arc::new(move |_| {
                 let camera = camera.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let camera = camera.ok_or_else(|| Error::internal("the bench's camera was opened twice"))?;
                 Ok(Box::new(camera) as Box<dyn Camera>)
@@ -210,12 +210,13 @@ impl Line {
         };
         let settings = Settings {
             queue_frames: 4,
-            overload: Overload::Wait,
+            overload: Some(Overload::Wait),
             camera_timeout: SILENCE,
             max_age: SILENCE,
             drain: Duration::from_secs(3),
-            trigger: "selftest",
-            software_trigger: None,
+            trigger: Trigger::Free,
+            trigger_word: Some("selftest"),
+            trigger_timeout: SILENCE,
             stall: SILENCE,
             frozen_frames: 0,
             residual: None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Picture;
-use super::figures::{Moment, Times};
+use super::figures::{Moment, Series, Times};
 use crate::clock::{Clock as _, SystemClock};
 use crate::decide::Decider;
 use crate::error::{Error, Kind, Result};
@@ -28,6 +28,8 @@ pub struct Timed {
     pub stages: [Times; 4],
     /// From picture to committed result.
     pub total: Times,
+    /// Share of each frame's time of the stage `infer` that was spent within ONNX Runtime, 0..1.
+    pub in_session: Series,
     /// Frames that registration refused; they are not among the times.
     pub refused: usize,
 }
@@ -37,6 +39,7 @@ impl Timed {
     pub fn extend(&mut self, other: Self) {
         self.stages.iter_mut().zip(other.stages).for_each(|(a, b)| a.extend(b));
         self.total.extend(other.total);
+        self.in_session.0.extend(other.in_session.0);
         self.refused += other.refused;
     }
 }
@@ -102,6 +105,8 @@ impl Bench {
                     for (times, pair) in timed.stages.iter_mut().zip(moments.windows(2)) {
                         times.push(&pair[0], &pair[1]);
                     }
+                    let session_ms = self.detector().session_time().as_secs_f64() * 1e3;
+                    timed.in_session.push(timed.stages[1].wall.0.last().map_or(f64::NAN, |stage_ms| session_ms / stage_ms));
                     timed.total.push(&moments[0], &moments[STAGES.len()]);
                 }
                 Some(fault) if fault.code == "ALIGN_FAIL" => timed.refused += 1,

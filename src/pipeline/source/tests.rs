@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::bounded;
 
+use super::super::ActiveProduct;
 use super::super::trigger::TriggerHandle;
 use super::*;
 use crate::capture::Values;
 use crate::clock::SystemClock;
 use crate::frame::Gray;
+use crate::template::{Meta, Template};
 
 /// What a told camera does at a read.
 #[derive(Debug, Clone)]
@@ -82,6 +84,7 @@ struct Line {
     pub jobs: Receiver<Box<Job>>,
     pub answered: Receiver<Box<Job>>,
     pub trigger: TriggerHandle,
+    pub product: ActiveProduct,
     pub status: Status,
     pub ledger: Ledger,
     pub telemetry: Telemetry,
@@ -96,30 +99,33 @@ impl Line {
         let (output, jobs) = bounded(64);
         let (answer, answered) = bounded(64);
         let hold = Hold::default();
-        let (trigger, orders) = TriggerHandle::new(software.is_some(), hold.clone());
+        let product = ActiveProduct::default();
+        let mode = Mode::new(if software.is_some() { Trigger::Software } else { Trigger::Free }, Arc::clone(&product));
+        let (trigger, orders) = TriggerHandle::new(mode.clone(), hold.clone());
         let (telemetry, status, shutdown) = (Telemetry::new(), Status::new(), Shutdown::new());
         let ledger = Ledger::new(&telemetry);
         let pool = Pool::new(8);
         let opened = Arc::new(AtomicU64::new(0));
         let own_opened = Arc::clone(&opened);
         let source = Source {
-            open: Arc::new(move || {
+            open: Arc::new(move |mode| {
                 own_opened.fetch_add(1, Ordering::SeqCst);
-                open()
+                open(mode)
             }),
             timeout: Duration::from_millis(1000),
             probes: crossbeam_channel::never(),
-            overload: Overload::Wait,
-            trigger: "free_run",
+            overload: Some(Overload::Wait),
+            mode,
+            trigger_word: None,
             ledger: ledger.clone(),
             pool: pool.clone(),
             output,
             oldest: jobs.clone(),
             answered: answer,
-            product: Arc::default(),
+            product: Arc::clone(&product),
             hold,
             orders,
-            software_trigger: software,
+            trigger_timeout: software.unwrap_or(PATIENCE),
             open_limit: Duration::from_secs(10),
             frozen: Frozen::new(frozen),
             shutdown: shutdown.clone(),
@@ -128,14 +134,15 @@ impl Line {
             telemetry: telemetry.clone(),
         };
         let thread = std::thread::Builder::new().name("capture".into()).spawn(move || source.run(&Pulse::default())).unwrap();
-        Self { jobs, answered, trigger, status, ledger, telemetry, pool, shutdown, opened, thread: Some(thread) }
+        Self { jobs, answered, trigger, product, status, ledger, telemetry, pool, shutdown, opened, thread: Some(thread) }
     }
 
     fn told(software: Option<Duration>, frozen: u32) -> (Self, Sender<Act>) {
         let (tell, acts) = bounded(256);
-        let triggered = software.is_some();
-        let open: OpenCamera =
-            Arc::new(move || Ok(Box::new(Told { acts: acts.clone(), triggered, triggers: 0, number: 0, name: "told" })));
+        let open: OpenCamera = Arc::new(move |mode| {
+            let triggered = mode != Trigger::Free;
+            Ok(Box::new(Told { acts: acts.clone(), triggered, triggers: 0, number: 0, name: "told" }))
+        });
         (Self::start(software, frozen, open), tell)
     }
 
@@ -154,6 +161,10 @@ impl Line {
             std::thread::sleep(Duration::from_millis(2));
         }
         start.elapsed()
+    }
+
+    fn switch(&self, trigger: Trigger) {
+        *self.product.write().unwrap() = Some(product(trigger));
     }
 
     fn fire(&self, part: &str) {
@@ -209,6 +220,67 @@ fn a_trigger_s_ids_travel_with_its_frame() {
     assert_eq!(line.status.facts().camera_values["exposure_us"], "1000");
 }
 
+/// A product whose recipe asks for this trigger mode.
+fn product(trigger: Trigger) -> Arc<Product> {
+    let image = crate::simulate::part::product(3, (128, 96)).unwrap();
+    let template = Template::loose("board/main", image, Meta::at(SystemClock.now())).unwrap();
+    let settings = (crate::decide::Settings::default(), crate::align::Settings::default());
+    let product = Product::new(vec![(Arc::new(template), settings.0)], &settings.1).unwrap();
+    Arc::new(Product { trigger: Some(trigger), ..product })
+}
+
+#[test]
+fn a_recipe_switches_the_trigger_mode_between_two_parts() {
+    let (line, tell) = Line::told(None, 0);
+    tell.send(Act::Frame(1)).unwrap();
+    assert_eq!(line.job().trigger, "free_run");
+    assert_eq!(line.trigger.fire(Order::from("mqtt")).unwrap_err().kind(), Kind::Usage);
+
+    // From now on nothing is inspected without a trigger, by whichever camera it comes.
+    line.switch(Trigger::Software);
+    line.wait_for("triggered", |f| f.triggered);
+    tell.send(Act::Frame(2)).unwrap();
+    line.fire("SN1");
+    let job = line.job();
+    assert_eq!((part(&job), job.trigger, job.image.get(0, 0)), ("SN1", "mqtt", 2));
+    assert_eq!(line.opened.load(Ordering::SeqCst), 2);
+
+    // The part whose picture is awaited is finished before the camera is opened in the other mode.
+    line.fire("SN2");
+    while line.trigger.waiting() > 0 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    line.switch(Trigger::Free);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(line.opened.load(Ordering::SeqCst), 2);
+    tell.send(Act::Frame(3)).unwrap();
+    let job = line.job();
+    assert_eq!((part(&job), job.trigger, job.image.get(0, 0)), ("SN2", "mqtt", 3));
+    line.wait_for("free run", |f| !f.triggered);
+    tell.send(Act::Frame(4)).unwrap();
+    assert_eq!((line.job().trigger, line.opened.load(Ordering::SeqCst)), ("free_run", 3));
+
+    // A trigger given in the very moment of a switch is answered, with its frame or with why there is none.
+    for n in 0..10 {
+        let name = format!("SN1{n}");
+        line.switch(Trigger::Software);
+        line.fire(&name);
+        line.switch(Trigger::Free);
+        tell.send(Act::Frame(5)).unwrap();
+        let start = Instant::now();
+        let answered = loop {
+            let job = line.jobs.try_recv().or_else(|_| line.answered.try_recv());
+            assert!(start.elapsed() < PATIENCE, "{name} was never answered");
+            match job {
+                Ok(job) if part(&job) == name => break settle(job),
+                Ok(job) => drop(settle(job)),
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        assert!(["none", "OVERRUN", "CAMERA_LOST"].contains(&code(&answered)), "{name}: {}", code(&answered));
+    }
+}
+
 #[test]
 fn a_second_trigger_is_an_overrun_and_the_first_gets_its_frame() {
     let (line, tell) = Line::told(Some(PATIENCE), 0);
@@ -253,7 +325,7 @@ fn a_frame_nobody_asked_for_is_counted_and_not_inspected() {
     let (tell, acts) = bounded(16);
     // A camera that sends frames without a trigger.
     let open: OpenCamera =
-        Arc::new(move || Ok(Box::new(Told { acts: acts.clone(), triggered: false, triggers: 0, number: 0, name: "eager" })));
+        Arc::new(move |_| Ok(Box::new(Told { acts: acts.clone(), triggered: false, triggers: 0, number: 0, name: "eager" })));
     let line = Line::start(SOFTWARE, 0, open);
     tell.send(Act::Frame(1)).unwrap();
     let help = "Frames that did not arrive whole or were not asked for, by status; never inspected.";
@@ -269,7 +341,7 @@ fn a_frame_nobody_asked_for_is_counted_and_not_inspected() {
 
 #[test]
 fn triggers_without_a_camera_are_answered_at_once() {
-    let open: OpenCamera = Arc::new(|| Err(Error::unavailable("camera top (/dev/x): not there")));
+    let open: OpenCamera = Arc::new(|_| Err(Error::unavailable("camera top (/dev/x): not there")));
     let line = Line::start(SOFTWARE, 0, open);
     line.wait_for("the problem", |f| !f.camera_problem.is_empty());
     line.fire("SN1");
@@ -327,11 +399,12 @@ fn a_sixth_restart_within_a_minute_waits() {
     let (output, jobs) = bounded(1);
     let (answered, _at_record) = bounded(1);
     let source = Source {
-        open: Arc::new(|| Err(Error::unavailable("none"))),
+        open: Arc::new(|_| Err(Error::unavailable("none"))),
         timeout: Duration::from_secs(1),
         probes: crossbeam_channel::never(),
-        overload: Overload::Wait,
-        trigger: "free_run",
+        overload: Some(Overload::Wait),
+        mode: Mode::new(Trigger::Free, ActiveProduct::default()),
+        trigger_word: None,
         ledger: line.ledger.clone(),
         pool: Pool::new(1),
         output,
@@ -340,7 +413,7 @@ fn a_sixth_restart_within_a_minute_waits() {
         product: Arc::default(),
         hold: Hold::default(),
         orders: crossbeam_channel::never(),
-        software_trigger: None,
+        trigger_timeout: PATIENCE,
         open_limit: Duration::from_secs(1),
         frozen: Frozen::new(0),
         shutdown: Shutdown::new(),
@@ -356,7 +429,7 @@ fn a_sixth_restart_within_a_minute_waits() {
 
 #[test]
 fn wrong_settings_end_the_line_and_another_device_later_does_not() {
-    let open: OpenCamera = Arc::new(|| Err(Error::config("camera top: offers H264, wanted GREY")));
+    let open: OpenCamera = Arc::new(|_| Err(Error::config("camera top: offers H264, wanted GREY")));
     let line = Line::start(None, 0, open);
     let start = Instant::now();
     while !line.thread.as_ref().is_some_and(std::thread::JoinHandle::is_finished) {
@@ -368,7 +441,7 @@ fn wrong_settings_end_the_line_and_another_device_later_does_not() {
     // Plugged in again, it is another device at first.
     let (tell, acts) = bounded(16);
     let tries = Mutex::new(0);
-    let open: OpenCamera = Arc::new(move || {
+    let open: OpenCamera = Arc::new(move |_| {
         let mut n = tries.lock().unwrap();
         *n += 1;
         if *n == 2 {
@@ -451,7 +524,7 @@ fn hand_over_of_two_megapixels_copies_nothing() {
     let (unpacked, at_unpacked) = bounded(4);
     let recycled = Arc::new(AtomicU64::new(0));
     let own = Arc::clone(&recycled);
-    let open: OpenCamera = Arc::new(move || {
+    let open: OpenCamera = Arc::new(move |_| {
         Ok(Box::new(Sensor {
             buffer: (0..SENSOR.0 * SENSOR.1).map(|i| (i % 251) as u8).collect(),
             spare: Gray::default(),

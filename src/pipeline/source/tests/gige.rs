@@ -32,6 +32,37 @@ fn settled(before: (usize, usize, u64)) -> (usize, usize, u64) {
 }
 
 #[test]
+fn a_recipe_switches_a_gige_camera_to_software_triggers_and_back() {
+    let _camera = fake::Fake::start();
+    let open: OpenCamera = Arc::new(|trigger| {
+        let settings = crate::capture::Settings { frame_rate: Some(60.0), trigger, ..fake::settings() };
+        Ok(Box::new(GenIcam::open(settings, Arc::new(SystemClock))?))
+    });
+    let line = Line::start(None, 0, open);
+    for round in 0..3 {
+        for _ in 0..3 {
+            let job = line.job();
+            assert!(job.trigger == "free_run" && fake::is_whole(&job.image), "round {round}: {}", job.trigger);
+        }
+        line.switch(Trigger::Software);
+        line.wait_for("triggered", |f| f.triggered);
+        while let Ok(job) = line.jobs.try_recv() {
+            assert_eq!(settle(job).trigger, "free_run");
+        }
+        for part in ["SN1", "SN2"] {
+            line.fire(part);
+            let job = line.job();
+            assert!(job.trigger == "mqtt" && fake::is_whole(&job.image), "round {round}: {} {:?}", job.trigger, job.fault);
+            assert_eq!(job.part_id.as_deref(), Some(part));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(line.jobs.len(), 0, "round {round}: the camera runs freely");
+        line.switch(Trigger::Free);
+        line.wait_for("free run", |f| !f.triggered);
+    }
+}
+
+#[test]
 fn unplug_and_replug_cycles_leak_nothing() {
     const NAME: &str = "pipeline::source::tests::gige::cycles_in_a_process_of_their_own";
     let child = Command::new(std::env::current_exe().unwrap())
@@ -53,7 +84,7 @@ fn cycles_in_a_process_of_their_own() {
     }
     let cycles: u32 = std::env::var("CAMERA_CYCLES").ok().and_then(|v| v.parse().ok()).unwrap_or(3);
     let mut camera = fake::Fake::start();
-    let open: OpenCamera = Arc::new(|| {
+    let open: OpenCamera = Arc::new(|_| {
         let settings = crate::capture::Settings { frame_rate: Some(60.0), ..fake::settings() };
         Ok(Box::new(GenIcam::open(settings, Arc::new(SystemClock))?))
     });
