@@ -13,6 +13,9 @@ use crate::frame::{Gray, Map};
 /// Levels of a score: the decision sees scores in steps of 1/65535.
 const LEVELS: u32 = 65_535;
 
+/// Thresholds that are tried where the verdict may come back to NG.
+const STEPS: u32 = 1285;
+
 /// What is asked of a threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Demand {
@@ -49,7 +52,9 @@ pub struct Calibration {
 }
 
 /// The highest threshold at which this part is NG, with the other settings as they are (a low threshold above it moves down with it);
-/// 0 when it is OK at every threshold. The verdict only goes from NG to OK as the threshold rises, so halving finds it.
+/// 0 when it is OK at every threshold. As long as no defect is allowed, the verdict only goes from NG to OK as the threshold rises, and halving
+/// finds it. With [`Settings::max_defects`] a rising threshold may cut one defect into too many; then [`STEPS`] thresholds are tried from the
+/// top, and halving goes on above the first that is NG: a part NG over less than a step may be missed there.
 ///
 /// # Errors
 /// As [`Decider::decide`].
@@ -70,6 +75,16 @@ pub fn critical_score(
     };
     // NG at `low` (0 stands for nothing), OK above `high`.
     let (mut low, mut high) = (0, LEVELS);
+    if settings.max_defects > 0 {
+        for step in (1..=STEPS).rev() {
+            let level = step * (LEVELS / STEPS);
+            if is_ng(level)? {
+                low = level;
+                break;
+            }
+            high = level - 1;
+        }
+    }
     while low < high {
         let middle = (low + high).div_ceil(2);
         if is_ng(middle)? { low = middle } else { high = middle - 1 }
@@ -194,6 +209,20 @@ mod tests {
         let c = calibrate(&scores, &Demand::default()).unwrap();
         assert_eq!((c.parts, c.rejected, c.worst_score), (1000, 1, 0.9));
         assert!(c.threshold > 0.25 && c.threshold < 0.2502 && c.reject_rate_bound < 0.01);
+    }
+
+    #[test]
+    fn a_defect_that_falls_apart_is_seen_where_some_are_allowed() {
+        // Two tops of 0.9 on a ridge of 0.3: one defect up to 0.3, then two, of which one is allowed.
+        let map = Map::from_fn(16, 5, |x, y| match (x, y) {
+            (2..=4 | 11..=13, 1..=3) => 0.9,
+            (5..=10, 2) => 0.3,
+            _ => 0.0,
+        });
+        let (valid, gray) = (Gray::from_fn(16, 5, |_, _| 255), Gray::new(16, 5));
+        let settings = Settings { min_area_px: 2, edge_margin_px: 0, merge_distance_px: 0, max_defects: 1, ..Settings::default() };
+        let critical = critical_score(&mut Decider::new(), &map, &valid, &gray, &gray, &settings, None).unwrap();
+        assert!((critical - 0.9).abs() < 2.0 / LEVELS as f32, "{critical}");
     }
 
     proptest! {
