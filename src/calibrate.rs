@@ -220,7 +220,8 @@ mod tests {
             _ => 0.0,
         });
         let (valid, gray) = (Gray::from_fn(16, 5, |_, _| 255), Gray::new(16, 5));
-        let settings = Settings { min_area_px: 2, edge_margin_px: 0, merge_distance_px: 0, max_defects: 1, ..Settings::default() };
+        let settings =
+            Settings { min_area_px: 2, edge_margin_px: 0, merge_distance_px: 0, max_defects: 1, ..Settings::default() };
         let critical = critical_score(&mut Decider::new(), &map, &valid, &gray, &gray, &settings, None).unwrap();
         assert!((critical - 0.9).abs() < 2.0 / LEVELS as f32, "{critical}");
     }
