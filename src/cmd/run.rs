@@ -27,7 +27,7 @@ use crate::pipeline::evidence::{Archivist, Overlays};
 use crate::pipeline::ledger::Balance;
 use crate::pipeline::source::Overload;
 use crate::pipeline::supervisor::{Supervisor, notify};
-use crate::pipeline::{ActiveProduct, Hold, Parts, Pipeline, Settings};
+use crate::pipeline::{ActiveProduct, Hold, Parts, Pipeline, Settings, drift};
 use crate::publish::{self, Identity, Link, PublishSettings, Publisher, TlsSettings};
 use crate::record::archive::writer::{Counts, Writer};
 use crate::record::event::TemplateRef;
@@ -504,6 +504,11 @@ fn pipeline_settings(config: &Config) -> Settings {
         trigger_timeout: config.duration("camera.trigger_timeout_ms"),
         stall: config.duration("pipeline.stall_ms"),
         frozen_frames: u32::try_from(config.i64("camera.frozen_frames")).unwrap_or(0),
+        drift: drift::Settings {
+            parts: config.usize("drift.parts"),
+            limit: config.f64("drift.limit"),
+            folder: Some(config.path("paths.state_dir").join("drift")),
+        },
         residual: residual_settings(config),
     }
 }

@@ -180,6 +180,19 @@ pub const KEYS: &[Key] = &[
         D("255.0"),
         "A frame with more noise (standard deviation, gray levels) is ERROR IMAGE_DARK, for too little light behind the gain; 255 = off.",
     ),
+    key(
+        "drift.parts",
+        Integer(0, 100_000),
+        D("100"),
+        "So many registered parts with a template are the baseline of its light, focus and pose, from which slow changes are told; 0 = off.",
+    ),
+    key(
+        "drift.limit",
+        Float(1.0, 100.0),
+        D("3.0"),
+        "How far the running average may lie from the baseline, in spreads of its single parts, before light_drift, focus_drift or pose_drift \
+         is raised.",
+    ),
     key("align.max_rotation_degrees", Float(0.0, 180.0), D("180.0"), "Largest rotation looked for, either way; 180 = any."),
     key("align.min_scale", Float(0.5, 1.0), D("0.75"), "Smallest size of the template in the frame."),
     key("align.max_scale", Float(1.0, 2.0), D("1.3"), "Largest size of the template in the frame."),

@@ -11,6 +11,7 @@
 //! - A self-test ([`selftest`]) goes through the same queues between two frames and is no frame.
 //! - While results cannot be kept, the record stage holds what it has and tries again, and the source takes no frame.
 
+pub mod drift;
 pub mod event;
 pub mod evidence;
 pub mod finders;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use self::drift::Drift;
 use self::event::{Station, clock_state, event_of};
 use self::evidence::{Archivist, Sampling};
 use self::finders::Finders;
@@ -88,6 +90,8 @@ pub struct Settings {
     pub stall: Duration,
     /// So many identical frames are a frozen picture; 0 = off.
     pub frozen_frames: u32,
+    /// When slow changes of light, focus and pose are told.
+    pub drift: drift::Settings,
     /// Removal of what registration leaves; `None` = off.
     pub residual: Option<residual::Settings>,
 }
@@ -264,6 +268,7 @@ impl Pipeline {
             clock: Arc::clone(&clock),
             counts: VerdictCounters::new(&telemetry),
             disagreement: Disagreement::new(&telemetry),
+            drift: Drift::new(settings.drift.clone()),
             end_to_end: telemetry.histogram("ssds_end_to_end_seconds", "From capture to committed result.", &[]),
             events: Vec::new(),
         };
@@ -528,6 +533,7 @@ struct Recorder {
     clock: Arc<dyn Clock>,
     counts: VerdictCounters,
     disagreement: Disagreement,
+    drift: Drift,
     end_to_end: crate::telemetry::Histogram,
     events: Vec<InspectionEvent>,
 }
@@ -566,6 +572,13 @@ impl Recorder {
             if granted {
                 let uri = format!("/api/v1/inspections/{}", event.event_id);
                 event.evidence = Some(Evidence { uri, frame_sha256: None, bytes: None });
+            }
+            if let Some(findings) = self.drift.take(&mut event) {
+                self.status.update(|f| {
+                    if f.drift != findings {
+                        f.drift = findings;
+                    }
+                });
             }
             self.events.push(event);
         }

@@ -258,7 +258,8 @@ pub struct ImageFigures {
     /// Noise, standard deviation in gray values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<f64>,
-    /// Distance from the long-term mean, standard deviations.
+    /// Distance of the running average of light or focus, whichever is larger, from the template's first parts, in their spreads; none before there are
+    /// enough of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift_z: Option<f64>,
 }

@@ -10,6 +10,7 @@ pub mod report;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
+use crate::pipeline::drift::Findings;
 use crate::record::message::Alarm;
 
 /// State of the station (OPC 40100-1).
@@ -76,6 +77,8 @@ pub struct Facts {
     pub halted: bool,
     /// Standing alarms, in the order in which they came.
     pub alarms: Vec<Alarm>,
+    /// Light, focus or pose have drifted away from how they were.
+    pub drift: Findings,
     /// The detector in force and the one beside it disagree too often; how often.
     pub disagreement: Option<String>,
 }

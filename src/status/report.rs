@@ -264,6 +264,15 @@ impl Reporter {
         self.alarm(AlarmCode::DiskLow, disk_finding(self.free_bytes, self.min_free_bytes, stands));
         let fallback = self.fallback.clone().map(|why| Finding::new(Severity::Warning, why));
         self.alarm(AlarmCode::EngineFallback, fallback);
+        for (code, finding) in [
+            (AlarmCode::LightDrift, facts.drift.light),
+            (AlarmCode::FocusDrift, facts.drift.focus),
+            (AlarmCode::PoseDrift, facts.drift.pose),
+        ] {
+            let found =
+                finding.map(|d| Finding { figure: Some((d.distance, d.limit)), ..Finding::new(Severity::Warning, d.text) });
+            self.alarm(code, found);
+        }
         let disagreement = facts.disagreement.map(|what| Finding::new(Severity::Warning, what));
         self.alarm(AlarmCode::DetectorDisagreement, disagreement);
     }

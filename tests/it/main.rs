@@ -5,6 +5,7 @@
 mod bad_input;
 mod commands;
 mod deploy;
+mod drift;
 mod evidence;
 mod faults;
 mod guide;

@@ -18,7 +18,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::infer::{self, Detector};
 use crate::pipeline::source::Overload;
-use crate::pipeline::{ActiveProduct, Parts, Pipeline, Settings};
+use crate::pipeline::{ActiveProduct, Parts, Pipeline, Settings, drift};
 use crate::record::event::InspectionEvent;
 use crate::shutdown::Shutdown;
 use crate::status::Status;
@@ -219,6 +219,7 @@ impl Line {
             trigger_timeout: SILENCE,
             stall: SILENCE,
             frozen_frames: 0,
+            drift: drift::Settings { parts: 0, limit: 3.0, folder: None },
             residual: None,
         };
         let pipeline = Pipeline::start(&settings, parts)?;
