@@ -36,8 +36,9 @@ enum Step {
     Refuse(usize),
     /// A tick passes: acknowledged rows are deleted.
     Tick,
-    /// The connection breaks; what the pump has read stays read.
-    Disconnect,
+    /// The connection breaks; what the pump has read stays read. The next one is a cautious one or not, and the broker may limit what is under
+    /// way (MQTT 5's receive maximum).
+    Disconnect(bool, Option<u16>),
     /// The process is gone from one instruction to the next, and comes back.
     Crash,
     /// The machine is: of what was written since the last sync, this share (of 255) is on the disk.
@@ -54,7 +55,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..8_usize).prop_map(Step::Acknowledge),
         1 => (0..8_usize).prop_map(Step::Refuse),
         2 => Just(Step::Tick),
-        2 => Just(Step::Disconnect),
+        2 => (any::<bool>(), prop::option::of(1..8_u16)).prop_map(|(cautious, most)| Step::Disconnect(cautious, most)),
         1 => Just(Step::Crash),
         1 => any::<u8>().prop_map(Step::PowerCut),
         1 => Just(Step::Restart),
@@ -98,7 +99,7 @@ fn start(path: &Path) -> Station {
         Identity { boot_id: "b".repeat(32), version: "0".into(), clock: ClockState::Unknown, model: None, template: None };
     let desk = Arc::new(Desk::new("aoi1".into(), Topics::new(""), String::new(), clock, identity));
     let pump = Pump::new(settings, desk, store.reader().unwrap(), bounded(1).0);
-    Station { path: path.to_owned(), synced: log_length(path), store, pump, session: session() }
+    Station { path: path.to_owned(), synced: log_length(path), store, pump, session: session(false, None) }
 }
 
 fn log(path: &Path) -> PathBuf {
@@ -124,8 +125,8 @@ fn left_behind(station: Station, length: u64) -> PathBuf {
     path
 }
 
-fn session() -> Session {
-    Session::new(Codec::new(Protocol::V311, "aoi1".into(), 4096), None, None, false)
+fn session(cautious: bool, receive_max: Option<u16>) -> Session {
+    Session::new(Codec::new(Protocol::V311, "aoi1".into(), 4096), receive_max, None, cautious)
 }
 
 /// The broker's end of one connection.
@@ -199,7 +200,10 @@ fn run(path: &Path, steps: Vec<Step>) {
             }
             Step::Acknowledge(_) | Step::Refuse(_) => {}
             Step::Tick => station.pump.delete_if_due(&mut station.session, true).unwrap(),
-            Step::Disconnect => disconnect(&mut station, &mut peer, &mut model),
+            Step::Disconnect(cautious, most) => {
+                disconnect(&mut station, &mut peer, &mut model);
+                station.session = session(cautious, most);
+            }
             Step::Crash => {
                 let length = log_length(&station.path);
                 station = start(&left_behind(station, length));
@@ -253,7 +257,7 @@ fn run(path: &Path, steps: Vec<Step>) {
 
 fn disconnect(station: &mut Station, peer: &mut Peer, model: &mut Model) {
     station.pump.delete(&mut station.session).unwrap();
-    station.session = session();
+    station.session = session(false, None);
     *peer = Peer::default();
     model.connections += 1;
 }
@@ -265,7 +269,9 @@ fn left(station: &mut Station) -> BTreeSet<u64> {
 }
 
 fn check(station: &mut Station, model: &Model) {
-    assert!(station.session.rows <= usize::from(WINDOW));
+    let s = &station.session;
+    assert!(s.rows <= usize::from(WINDOW) && s.window.len() <= s.receive_max);
+    assert!(!s.cautious || s.window.len() <= 1, "{} under way, one at a time was wanted", s.window.len());
     let left = left(station);
     for seq in 1..=model.recorded {
         assert!(left.contains(&seq) || model.acknowledged.contains(&seq), "number {seq} left the outbox unacknowledged");
