@@ -197,7 +197,11 @@ impl Aligner {
             None => Registration::refused(Refusal::NotFound),
             Some(best) => self.finish(model, frame, &search, best),
         };
-        let out = if out.accepted { out } else { self.shifted(model, frame, &search).unwrap_or(out) };
+        let shifted = if out.accepted { None } else { self.shifted(model, frame, &search) };
+        // A shift that fits badly is not taken while a pose that was refused fits better: the part may lie there.
+        let weight = |r: &Registration| r.ncc * r.inlier_share.sqrt() * r.visible_share;
+        let shifted = shifted.filter(|s| s.ncc >= FULL_NCC || weight(s) >= weight(&out));
+        let out = shifted.unwrap_or(out);
         Registration { used_fallback, ..out }
     }
 

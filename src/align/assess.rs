@@ -84,6 +84,11 @@ impl TemplateQuality {
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let say = |w: &Weakness| match w {
+            Weakness::Blank if self.contrast >= BLANK_CONTRAST => format!(
+                "undetermined: its structure does not hold the pose in every direction, expected corner error {:.3} px (at most {BLANK_PX} \
+                 wanted), contrast {:.1} gray levels",
+                self.expected_corner_error_px, self.contrast
+            ),
             Weakness::Blank => format!(
                 "blank: contrast {:.1} gray levels (at least {BLANK_CONTRAST} wanted), expected corner error {:.3} px (at most {BLANK_PX} wanted)",
                 self.contrast, self.expected_corner_error_px
@@ -301,6 +306,12 @@ mod tests {
             assert_eq!(q.weaknesses, [Weakness::Blank], "{q:?}");
             assert!(q.reasons()[0].starts_with("blank: contrast "), "{:?}", q.reasons());
         }
+    }
+
+    #[test]
+    fn stripes_hold_one_direction_and_are_said_to() {
+        let q = judge(&Gray::from_fn(256, 256, |x, _| if x / 16 % 2 == 0 { 60 } else { 200 }));
+        assert!(q.reasons()[0].starts_with("undetermined: its structure does not hold the pose"), "{:?}", q.reasons());
     }
 
     #[test]

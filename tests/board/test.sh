@@ -275,6 +275,13 @@ grep -q 'over 2 boots' "$run/verdict.log" || fail "results of two boots were wan
 on 'ssds audit --db /var/lib/ssds/ssds.db' | sed 's/^/   /'
 on 'journalctl -u ssds --no-pager -o cat -p 4 | sort | uniq -c | sort -rn | head -n 8' | sed 's/^/   journal, warning and above: /'
 
+# -- backup -----------------------------------------------------------------------------------------------------------------------------
+step "backup and restore of settings and templates, as docs/deploy.md says"
+on 'tar -C / -czf /tmp/board1.tgz etc/ssds var/lib/ssds/templates && systemctl stop ssds && rm -r /etc/ssds /var/lib/ssds/templates &&
+    tar -C / -xzf /tmp/board1.tgz && chown -R ssds:ssds /var/lib/ssds'
+check "the settings are as they were" [ "$(on sha256sum /etc/ssds/ssds.toml)" = "$settings" ]
+check "the templates are whole, and the daemon takes them" on 'sudo -u ssds ssds template verify && sudo -u ssds ssds check && systemctl start ssds'
+
 # -- away with it -----------------------------------------------------------------------------------------------------------------------
 step "removal keeps settings and results, purge keeps results"
 on 'dpkg --remove ssds' | sed 's/^/   /'
