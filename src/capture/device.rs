@@ -6,47 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::Config;
+use crate::config::{Config, Trigger};
 use crate::error::{Error, Kind, Result};
-
-/// What starts an exposure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// The device runs by itself.
-    Free,
-    /// [`super::Camera::trigger`] asks for each picture.
-    Software,
-    /// The camera's own input.
-    Hardware,
-}
-
-impl Trigger {
-    /// What the configuration says.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        match config.text("camera.trigger").as_str() {
-            "software" => Trigger::Software,
-            "hardware" => Trigger::Hardware,
-            _ => Trigger::Free,
-        }
-    }
-
-    /// Its word in events and recipes.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Trigger::Free => "free_run",
-            Trigger::Software => "software",
-            Trigger::Hardware => "gpio",
-        }
-    }
-
-    /// The one of this word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Trigger::Free, Trigger::Software, Trigger::Hardware].into_iter().find(|t| t.word() == word)
-    }
-}
 
 /// Values of a device's controls by name, as read back from it.
 pub type Values = BTreeMap<String, String>;

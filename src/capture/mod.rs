@@ -12,7 +12,8 @@ pub mod unpack;
 pub mod uvc;
 pub mod v4l2;
 
-pub use device::{Losses, Settings, Trigger, Values, differences};
+pub use crate::config::Trigger;
+pub use device::{Losses, Settings, Values, differences};
 
 use std::path::Path;
 use std::sync::Arc;

@@ -7,6 +7,7 @@
 mod check;
 pub mod keys;
 mod print;
+mod trigger;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use toml::Value;
 
 pub use check::{Fault, Placed, Values, is_name, read_text, require};
 pub use print::{json_schema, reference, sample};
+pub use trigger::Trigger;
 
 use crate::error::{Error, Kind, Result};
 use keys::{KEYS, Presence};

@@ -32,8 +32,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::align;
-use crate::capture::Trigger;
 use crate::classical::{self, Method};
+use crate::config::Trigger;
 use crate::decide::{self, Polarity, Role, Shape, Zone, ZoneMap};
 use crate::error::{Error, Result};
 use crate::frame::load_gray;
