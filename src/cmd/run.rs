@@ -122,6 +122,9 @@ impl Daemon {
         let recipe = super::recipe::book(config)?.active()?.map(|a| a.sha256);
         let product = load_product(config)?;
         status.update(|f| f.template_ready = true);
+        // The capture stage tells the mode once the camera runs in it.
+        let trigger = product.trigger.unwrap_or(Trigger::of(config));
+        status.update(|f| f.triggered = trigger != Trigger::Free);
         let detector = start_detector(config, &product.template.image, &status)?;
         status.update(|f| f.model_ready = true);
         let info = detector.info();
