@@ -9,6 +9,8 @@ CHECKER      := $(RUNTIME)/checker/python
 DEMO_SECONDS ?= 0
 DEMO_DIR     ?= demo-out
 CARGO        ?= cargo
+# Where scripts/cross.sh leaves the daemon.
+AARCH64_PROGRAM := $(or $(CARGO_TARGET_DIR),target)/cross/aarch64-unknown-linux-gnu/release/ssds
 # One feature set for building and testing, so that dependencies are compiled once.
 TEST_FEATURES := embedded-broker,train,genicam
 
@@ -89,10 +91,16 @@ fault-test: deps-test runtime ## the fault harness in its long form (FAULTS=300)
 	$(CARGO) test --locked --features $(TEST_FEATURES) --test it --no-run
 	$(CARGO) test --locked --features $(TEST_FEATURES) --test it faults:: -- --list 2>/dev/null | sed -n 's/: test$$//p' | \
 	    FAULTS=$(or $(FAULTS),300) xargs -P 12 -I{} $(CARGO) test --locked --features $(TEST_FEATURES) --test it -- --exact {} --nocapture
-.PHONY: test-v4l2 camera-cycles
+.PHONY: test-v4l2 test-v4l2-aarch64 camera-cycles
 test-v4l2: deps-test runtime ## the program on the kernel's virtual camera in a QEMU guest; says so where it has to be skipped
 	@scripts/install-packages.sh guest || echo "test-v4l2: going on without them"
 	V4L2_GUEST=1 ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it v4l2:: -- --nocapture
+test-v4l2-aarch64: deps-test runtime ## the same in an aarch64 guest, with the program cross-built (about 25 min)
+	@scripts/install-packages.sh guest board cross || echo "test-v4l2-aarch64: going on without them"
+	@scripts/cross.sh --arch aarch64 --way quick --features embedded-broker
+	@scripts/fetch-onnxruntime.sh --arch aarch64 $(RUNTIME)/aarch64
+	V4L2_GUEST=1 GUEST_ARCH=aarch64 GUEST_SECONDS=1800 GUEST_PROGRAM=$(abspath $(AARCH64_PROGRAM)) GUEST_LIBRARY=$(abspath $(RUNTIME)/aarch64/libonnxruntime.so) \
+	    ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it v4l2:: -- --nocapture
 camera-cycles: deps-test ## CAMERA_CYCLES (200) times a GigE camera is unplugged and plugged in again: leaks, times
 	CAMERA_CYCLES=$(or $(CAMERA_CYCLES),200) $(CARGO) test --locked --features $(TEST_FEATURES) --lib gige:: -- --nocapture
 .PHONY: test-aarch64

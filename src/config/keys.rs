@@ -130,7 +130,7 @@ pub const KEYS: &[Key] = &[
         "camera.trigger",
         Choice(&["free", "software", "hardware"]),
         D("\"free\""),
-        "free = the device runs by itself; software = one picture a trigger over MQTT, HTTP or `ssds trigger` (genicam, replay); hardware = each picture waits for the camera's own input (genicam; v4l2 where camera.controls sets the driver's trigger).",
+        "free = the device runs by itself; software = one picture a trigger over MQTT, HTTP or `ssds trigger` (genicam, replay); hardware = each picture waits for the camera's own input (genicam; v4l2 where camera.controls sets the driver's trigger), and a trigger names the part of the next one.",
     ),
     key("camera.trigger_source", Text(64), D("\"Line1\""), "The input that triggers, by the camera's name for it (genicam)."),
     key(
@@ -143,7 +143,7 @@ pub const KEYS: &[Key] = &[
         "camera.trigger_timeout_ms",
         Integer(1, 600_000),
         D("1000"),
-        "A software trigger that brings no frame for so long is answered with ERROR CAMERA_TIMEOUT, and the camera is reopened.",
+        "A software trigger that brings no frame for so long is answered with ERROR CAMERA_TIMEOUT, and the camera is reopened; so is the name of a part that the camera's own input does not take in that time, without reopening.",
     ),
     key("camera.packet_size", Integer(576, 16_000), O, "Bytes of a stream packet (GigE Vision); negotiated when left out."),
     key("camera.packet_delay_ns", Integer(0, 1_000_000_000), O, "Pause between stream packets, ns (GigE Vision)."),

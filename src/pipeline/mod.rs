@@ -220,7 +220,7 @@ impl Pipeline {
         let drain = Drain::default();
         let hold = Hold::default();
         let mode = trigger::Mode::new(settings.trigger, Arc::clone(&product));
-        let (trigger, orders) = TriggerHandle::new(mode.clone(), hold.clone());
+        let (trigger, orders) = TriggerHandle::new(mode.clone(), hold.clone(), Arc::clone(&clock));
         let capacity = settings.queue_frames;
         let (to_align, at_align) = bounded::<Box<Job>>(capacity);
         let (to_infer, at_infer) = bounded::<Box<Job>>(capacity);

@@ -9,6 +9,10 @@
 //! CAMERA_LOST, without a frame in time CAMERA_TIMEOUT. After a time-out the camera is opened anew, so that a late frame can never be taken
 //! for the next part's; a frame that nobody asked for is thrown away and counted.
 //!
+//! Hardware triggers: every frame is a part. An order names the next one: the first frame exposed after it was given carries its ids. A
+//! second order meanwhile is answered OVERRUN, and one whose part does not come in time CAMERA_TIMEOUT; the camera stays open, for the part
+//! may not have come at all.
+//!
 //! A recipe may bring another trigger mode. The part whose picture is awaited is finished; then the camera is closed and opened in the new
 //! mode, and a frame of the old free run that comes meanwhile is nobody's.
 
@@ -112,7 +116,7 @@ enum Ended {
     Switched,
 }
 
-/// A trigger whose picture is awaited.
+/// A trigger whose picture is awaited, or the name of the part that a hardware trigger takes next.
 struct Pending {
     order: Order,
     since: Instant,
@@ -275,7 +279,13 @@ impl Source {
                     last = self.clock.mono_ns();
                     *pause = PAUSES.0;
                     self.status.set_camera(true, "");
-                    let order = pending.take().map(|p| p.order);
+                    if mode == Trigger::Hardware {
+                        // Named while the camera was waited for, and maybe before this frame.
+                        self.take_orders(camera, mode, &mut pending, pulse)?;
+                    }
+                    let exposed = captured.captured_mono_ns;
+                    let is_its = |p: &mut Pending| mode != Trigger::Hardware || p.order.given_mono_ns <= exposed;
+                    let order = pending.take_if(is_its).map(|p| p.order);
                     // A hardware trigger's frame is a part whatever the recipe asks for by now.
                     let is_part = match mode {
                         Trigger::Software => order.is_some(),
@@ -311,7 +321,13 @@ impl Source {
                 Grab::Idle => {
                     let late = pending.as_ref().is_some_and(|p| p.since.elapsed() > self.trigger_timeout);
                     if let Some(p) = pending.take_if(|_| late) {
-                        let message = format!("no frame within {} ms of the trigger", self.trigger_timeout.as_millis());
+                        let limit = self.trigger_timeout.as_millis();
+                        if mode == Trigger::Hardware {
+                            let message = format!("no frame by the camera's input within {limit} ms of the part's name");
+                            self.refuse(p.order, "CAMERA_TIMEOUT", message, false, pulse);
+                            continue;
+                        }
+                        let message = format!("no frame within {limit} ms of the trigger");
                         self.refuse(p.order, "CAMERA_TIMEOUT", message.clone(), false, pulse);
                         return Err(Error::unavailable(message));
                     }
@@ -339,9 +355,10 @@ impl Source {
         }
     }
 
-    /// Looks at the triggers given: the first becomes the pending one, any more are answered at once. Waits for one when none is pending.
+    /// Looks at the triggers given: the first becomes the pending one, any more are answered at once. In software mode it waits for one when
+    /// none is pending.
     fn take_orders(&self, camera: &mut Guarded, mode: Trigger, pending: &mut Option<Pending>, pulse: &Pulse) -> Result<()> {
-        if mode != Trigger::Software {
+        if mode == Trigger::Free {
             // Given just before or after a switch of the recipe.
             while let Ok(order) = self.orders.try_recv() {
                 self.refuse(
@@ -354,7 +371,7 @@ impl Source {
             }
             return Ok(());
         }
-        let first = if pending.is_some() { Duration::ZERO } else { LOOK };
+        let first = if mode == Trigger::Hardware || pending.is_some() { Duration::ZERO } else { LOOK };
         let mut next = self.orders.recv_timeout(first).ok();
         while let Some(order) = next {
             if pending.is_some() {
@@ -368,7 +385,9 @@ impl Source {
             } else {
                 log::debug!("trigger from {}, request {}", order.from, order.request_id.as_deref().unwrap_or("-"));
                 let since = Instant::now();
-                if let Err(e) = camera.trigger() {
+                if mode == Trigger::Software
+                    && let Err(e) = camera.trigger()
+                {
                     self.refuse(order, "CAMERA_LOST", format!("{e:#}"), false, pulse);
                     return Err(e);
                 }
@@ -412,7 +431,9 @@ impl Source {
         job.admitted = taken;
         job.product = self.product.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if let Some(order) = order {
-            job.trigger = order.from;
+            if mode != Trigger::Hardware {
+                job.trigger = order.from;
+            }
             (job.part_id, job.job_id, job.reply) = (order.part_id, order.job_id, order.reply);
         }
         job

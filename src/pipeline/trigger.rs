@@ -1,4 +1,5 @@
-//! Software triggers: from whoever asks (a broker's command, HTTP, a verb) to the capture stage, and the result back.
+//! Triggers from outside: from whoever asks (a broker's command, HTTP, a verb) to the capture stage, and the result back. In software
+//! mode an order takes a picture; in hardware mode it names the part of the next one that the camera's own input takes.
 //!
 //! An [`Order`] names the part; its ids travel with the frame into the event. Whoever holds an order's [`Reply`] is told the recorded
 //! result once, or drops it unanswered when the frame ends without one. An order is never delayed: one that comes while another part's
@@ -11,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::{ActiveProduct, Hold};
 use crate::capture::Trigger;
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::record::event::{EventError, InspectionEvent, Verdict};
 
@@ -76,13 +78,15 @@ pub struct Order {
     pub request_id: Option<Arc<str>>,
     /// Who is told.
     pub reply: Option<Reply>,
+    /// When it was given, monotonic; [`TriggerHandle::fire`] sets it. In hardware mode a picture exposed before is not this part's.
+    pub given_mono_ns: u64,
 }
 
 impl Order {
     /// An order without ids.
     #[must_use]
     pub fn from(from: &'static str) -> Self {
-        Self { from, part_id: None, job_id: None, request_id: None, reply: None }
+        Self { from, part_id: None, job_id: None, request_id: None, reply: None, given_mono_ns: 0 }
     }
 
     /// Checks the ids against the event schema's limits.
@@ -130,20 +134,21 @@ impl Mode {
 }
 
 /// Where triggers are given; cloning shares it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TriggerHandle {
     orders: Sender<Order>,
     mode: Mode,
     hold: Hold,
+    clock: Arc<dyn Clock>,
     fired: Arc<AtomicU64>,
 }
 
 impl TriggerHandle {
     /// The two ends: for those who trigger, and for the capture stage.
     #[must_use]
-    pub fn new(mode: Mode, hold: Hold) -> (Self, Receiver<Order>) {
+    pub fn new(mode: Mode, hold: Hold, clock: Arc<dyn Clock>) -> (Self, Receiver<Order>) {
         let (orders, at_capture) = bounded(WAITING);
-        (Self { orders, mode, hold, fired: Arc::default() }, at_capture)
+        (Self { orders, mode, hold, clock, fired: Arc::default() }, at_capture)
     }
 
     /// Orders that the capture stage has not looked at yet.
@@ -152,24 +157,30 @@ impl TriggerHandle {
         self.orders.len()
     }
 
-    /// Triggers.
+    /// Triggers, or in hardware mode names the next part.
     ///
     /// # Errors
-    /// Nothing happened: [`Kind::Usage`] for ids that no event can carry or a camera that takes no software trigger, [`Kind::TryAgain`] while
-    /// paused, while results cannot be kept, or when too many orders wait, [`Kind::Unavailable`] when the line has ended.
+    /// Nothing happened: [`Kind::Usage`] for ids that no event can carry, a camera that runs free, or an order in hardware mode that names
+    /// nothing, [`Kind::TryAgain`] while paused, while results cannot be kept, or when too many orders wait, [`Kind::Unavailable`] when the
+    /// line has ended.
     pub fn fire(&self, order: Order) -> Result<()> {
         order.check()?;
         let mode = self.mode.now();
-        if mode != Trigger::Software {
-            let of = "of camera.trigger or the recipe in force";
-            let text = format!("the trigger mode {of} is {}, not software: this station takes no triggers now", mode.word());
+        let why = match mode {
+            Trigger::Software => None,
+            Trigger::Hardware if order.part_id.is_some() || order.job_id.is_some() => None,
+            Trigger::Hardware => Some("the camera's own input takes the pictures; name the next part by its part_id or job_id"),
+            Trigger::Free => Some("not software: this station takes no triggers now"),
+        };
+        if let Some(why) = why {
+            let text = format!("the trigger mode of camera.trigger or the recipe in force is {}, {why}", mode.word());
             return Err(Error::new(Kind::Usage, text));
         }
         if self.hold.any() {
             return Err(Error::new(Kind::TryAgain, format!("no part is inspected now: {}", self.hold.why())));
         }
         let id = order.request_id.clone();
-        match self.orders.try_send(order) {
+        match self.orders.try_send(Order { given_mono_ns: self.clock.mono_ns(), ..order }) {
             Ok(()) => {
                 self.fired.fetch_add(1, Ordering::Relaxed);
                 log::debug!("trigger taken, request {}", id.as_deref().unwrap_or("-"));
@@ -184,6 +195,7 @@ impl TriggerHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
 
     #[test]
     fn ids_keep_to_the_schema() {
@@ -201,9 +213,23 @@ mod tests {
     fn triggers_are_refused_where_nothing_would_come_of_them() {
         let hold = Hold::default();
         let mode = |configured| Mode::new(configured, ActiveProduct::default());
-        let (free, _at) = TriggerHandle::new(mode(Trigger::Free), hold.clone());
+        let clock = || Arc::new(SystemClock);
+        let (free, _at) = TriggerHandle::new(mode(Trigger::Free), hold.clone(), clock());
         assert_eq!(free.fire(Order::from("http")).unwrap_err().kind(), Kind::Usage);
-        let (handle, at_capture) = TriggerHandle::new(mode(Trigger::Software), hold.clone());
+        let (input, at_input) = TriggerHandle::new(mode(Trigger::Hardware), hold.clone(), clock());
+        let unnamed = input.fire(Order::from("http")).unwrap_err();
+        assert_eq!(
+            (unnamed.kind(), unnamed.to_string().as_str()),
+            (
+                Kind::Usage,
+                "the trigger mode of camera.trigger or the recipe in force is gpio, the camera's own input takes the pictures; name the \
+                 next part by its part_id or job_id"
+            )
+        );
+        let before = SystemClock.mono_ns();
+        input.fire(Order { part_id: Some("SN1".into()), ..Order::from("http") }).unwrap();
+        assert!((before..=SystemClock.mono_ns()).contains(&at_input.recv().unwrap().given_mono_ns));
+        let (handle, at_capture) = TriggerHandle::new(mode(Trigger::Software), hold.clone(), clock());
         hold.set(Hold::PAUSED, true);
         let paused = handle.fire(Order::from("http")).unwrap_err();
         assert_eq!(paused.to_string(), "no part is inspected now: paused");

@@ -18,8 +18,6 @@ case $arch in
     *) fail 64 "the board must be arm64 or amd64, got '$arch'" ;;
 esac
 self=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
-suite=bookworm
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 disk_mb=1500
 packages="base-files base-passwd bash coreutils dash debianutils diffutils dpkg findutils grep gzip hostname libpam-runtime
     libpam-modules ncurses-base ncurses-bin perl-base sed tar util-linux netbase adduser systemd systemd-sysv udev kmod mount mosquitto mosquitto-clients openssh-server sudo iproute2 procps login passwd
@@ -32,7 +30,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$1" || fail 73 "cannot create $1"
 dir=$(cd "$1" && pwd)
 
-stamp="$(sha256sum "$self" | cut -d' ' -f1) $arch"
+stamp="$(cat "$self" "$(dirname "$self")/../debian-packages.sh" | sha256sum | cut -d' ' -f1) $arch"
 if [ -f "$dir/stamp" ] && [ "$(cat "$dir/stamp")" = "$stamp" ] && [ -f "$dir/root.img" ]; then
     echo "board image: $dir is up to date"
     exit 0
@@ -44,25 +42,10 @@ if [ "$(id -u)" != 0 ] && [ -z "${FAKEROOTKEY:-}" ]; then
     exec fakeroot -- "$self" "$dir" "$arch"
 fi
 
-# -- packages: apt with lists, cache and status of its own --------------------------------------------------------------------------
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -f $keyring ] || fail 69 "$keyring is missing (package debian-archive-keyring)"
+# -- packages -----------------------------------------------------------------------------------------------------------------------
 apt=$dir/apt
-mkdir -p "$apt"/{lists/partial,cache/archives/partial,etc,state}
-: > "$apt/state/status"
-cat > "$apt/etc/sources.list" <<END
-deb [arch=$arch signed-by=$keyring] $mirror $suite main
-deb [arch=$arch signed-by=$keyring] $mirror-security $suite-security main
-END
-apt_get() {
-    apt-get -q -o APT::Architecture="$arch" -o APT::Architectures="$arch" -o Dir::Etc::SourceList="$apt/etc/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o Dir::State::Lists="$apt/lists" -o Dir::State::Status="$apt/state/status" -o Dir::Cache="$apt/cache" -o Debug::NoLocking=1 \
-        -o APT::Install-Recommends=false -o APT::Sandbox::User= -o Acquire::Retries=3 -o Acquire::Languages=none "$@"
-}
-apt_get update > "$dir/apt.log" 2>&1 || { tail -n 5 "$dir/apt.log" >&2; fail 69 "package lists of $mirror cannot be fetched"; }
-apt_get autoclean >> "$dir/apt.log" 2>&1
 # shellcheck disable=SC2086
-apt_get -y -d install $packages >> "$dir/apt.log" 2>&1 || { tail -n 5 "$dir/apt.log" >&2; fail 69 "packages cannot be fetched"; }
+"$(dirname "$self")/../debian-packages.sh" "$apt" "$arch" $packages || exit $?
 echo "board image: $(find "$apt/cache/archives" -name '*.deb' | wc -l) packages, $(du -sm "$apt/cache/archives" | cut -f1) MB"
 
 # -- root file system ---------------------------------------------------------------------------------------------------------------

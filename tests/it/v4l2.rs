@@ -1,11 +1,11 @@
 //! The program on a real V4L2 device: the kernel's vivid driver inside a small QEMU guest.
 //!
-//! `make test-v4l2` sets `V4L2_GUEST`; without it, and where QEMU or the kernel package cannot be had, the test says that it was skipped. What
+//! `make test-v4l2` sets `V4L2_GUEST`, `make test-v4l2-aarch64` names a cross-built program and library besides; without it, and where QEMU or the kernel package cannot be had, the test says that it was skipped. What
 //! happens inside is `tests/v4l2/init`; here its files are judged. The same static picture was taken by the program and by `v4l2-ctl`, whose
 //! raw bytes are converted here independently. Times are printed, not judged: the guest is emulated.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -123,11 +123,11 @@ fn run() -> Option<Guest> {
     };
     let out = root().join("target/v4l2/out");
     let _ = std::fs::remove_dir_all(&out);
-    let ran = Command::new("bash")
-        .arg(root().join("tests/v4l2/guest.sh"))
-        .args([&out, Path::new(env!("CARGO_BIN_EXE_ssds")), &library])
-        .output()
-        .unwrap();
+    // Of the guest's machine; GUEST_ARCH names it (tests/v4l2/guest.sh).
+    let given = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let program = given("GUEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_ssds").into());
+    let library = given("GUEST_LIBRARY").unwrap_or(library);
+    let ran = Command::new("bash").arg(root().join("tests/v4l2/guest.sh")).args([&out, &program, &library]).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     if ran.status.code() == Some(77) {
         skipped(NAME, text.lines().find(|l| l.starts_with("skipped:")).unwrap_or("guest.sh gave no reason"));
@@ -146,6 +146,7 @@ fn the_program_on_the_kernel_s_virtual_camera() {
     controls(&guest);
     recovery(&guest);
     frozen_and_stale(&guest);
+    verdicts(&guest);
     println!("guest: {} s from power-on to the end", guest.text("uptime").split(' ').next().unwrap_or("?"));
 }
 
@@ -285,4 +286,32 @@ fn frozen_and_stale(guest: &Guest) {
     assert!(log.contains("alarm camera_frozen is over"), "{log}");
     assert!(log.contains("alarm template_stale: the template was taught with other camera values: gain 100, now 120"), "{log}");
     assert_eq!(guest.code("frozen"), 0, "{log}");
+}
+
+/// The network's verdicts on the camera's pictures: the taught part passes, the same with the driver's text in its corner does not.
+fn verdicts(guest: &Guest) {
+    let log = guest.text("verdict.log");
+    assert_eq!((guest.code("verdict_teach"), guest.code("verdict")), (0, 0), "{}{log}", guest.text("verdict_teach.err"));
+    let db = rusqlite::Connection::open(guest.0.join("verdict.db")).unwrap();
+    let mut rows = db.prepare("SELECT body FROM events ORDER BY seq").unwrap();
+    let events: Vec<Value> =
+        rows.query_map([], |r| r.get::<_, String>(0)).unwrap().map(|b| serde_json::from_str(&b.unwrap()).unwrap()).collect();
+    let of = |verdict: &str| events.iter().filter(|e| e["verdict"] == verdict).cloned().collect::<Vec<_>>();
+    let (good, bad) = (of("OK"), of("NG"));
+    assert!(!good.is_empty() && !bad.is_empty(), "{log}");
+    for event in &good {
+        assert_eq!((&event["align"]["ok"], event["defects_total"].as_u64()), (&Value::Bool(true), Some(0)), "{event}");
+        assert_eq!((&event["model"]["provider"], &event["simulated"]), (&Value::from("cpu"), &Value::Bool(false)), "{event}");
+    }
+    for event in &bad {
+        let defects = event["defects"].as_array().unwrap();
+        assert!(!defects.is_empty(), "{event}");
+        // The text's first line begins at the picture's corner.
+        for defect in defects {
+            let bbox: Vec<u64> = defect["bbox_px"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect();
+            assert!(bbox[0] < 160 && bbox[1] < 60, "{event}");
+        }
+    }
+    let ms = |e: &Value| e["timing_ms"]["infer"].as_f64().unwrap();
+    println!("verdicts: {} OK, {} NG; the network took {:.0} ms a frame", good.len(), bad.len(), ms(&bad[0]));
 }

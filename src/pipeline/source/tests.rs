@@ -18,6 +18,8 @@ use crate::template::{Meta, Template};
 enum Act {
     /// A frame of this gray level.
     Frame(u8),
+    /// The same, handed over so long after its exposure.
+    Late(u8, Duration),
     /// Fails.
     Fail(&'static str),
     /// Sits in the driver for so long.
@@ -28,6 +30,7 @@ enum Act {
 struct Told {
     acts: Receiver<Act>,
     triggered: bool,
+    silent: bool,
     triggers: u64,
     number: u64,
     name: &'static str,
@@ -43,14 +46,18 @@ impl Camera for Told {
             return Ok(Grab::Idle);
         }
         let Ok(act) = self.acts.recv_timeout(timeout) else { return Ok(Grab::Idle) };
+        let exposed = SystemClock.mono_ns();
         match act {
-            Act::Frame(level) => {
+            Act::Frame(level) | Act::Late(level, _) => {
+                if let Act::Late(_, by) = act {
+                    std::thread::sleep(by);
+                }
                 self.triggers = self.triggers.saturating_sub(1);
                 self.number += 1;
                 Ok(Grab::Frame(Captured {
                     image: Gray::from_fn(4, 3, |x, _| level.wrapping_add(x as u8)),
                     captured_at: SystemClock.now(),
-                    captured_mono_ns: SystemClock.mono_ns(),
+                    captured_mono_ns: exposed,
                     device_sequence: self.number,
                     device_time_ns: None,
                     source: self.name.into(),
@@ -71,7 +78,7 @@ impl Camera for Told {
     }
 
     fn may_be_silent(&self) -> bool {
-        self.triggered
+        self.silent
     }
 
     fn values(&self) -> Values {
@@ -101,7 +108,7 @@ impl Line {
         let hold = Hold::default();
         let product = ActiveProduct::default();
         let mode = Mode::new(if software.is_some() { Trigger::Software } else { Trigger::Free }, Arc::clone(&product));
-        let (trigger, orders) = TriggerHandle::new(mode.clone(), hold.clone());
+        let (trigger, orders) = TriggerHandle::new(mode.clone(), hold.clone(), Arc::new(SystemClock));
         let (telemetry, status, shutdown) = (Telemetry::new(), Status::new(), Shutdown::new());
         let ledger = Ledger::new(&telemetry);
         let pool = Pool::new(8);
@@ -140,8 +147,8 @@ impl Line {
     fn told(software: Option<Duration>, frozen: u32) -> (Self, Sender<Act>) {
         let (tell, acts) = bounded(256);
         let open: OpenCamera = Arc::new(move |mode| {
-            let triggered = mode != Trigger::Free;
-            Ok(Box::new(Told { acts: acts.clone(), triggered, triggers: 0, number: 0, name: "told" }))
+            let (triggered, silent) = (mode == Trigger::Software, mode != Trigger::Free);
+            Ok(Box::new(Told { acts: acts.clone(), triggered, silent, triggers: 0, number: 0, name: "told" }))
         });
         (Self::start(software, frozen, open), tell)
     }
@@ -282,6 +289,55 @@ fn a_recipe_switches_the_trigger_mode_between_two_parts() {
 }
 
 #[test]
+fn a_hardware_trigger_s_frame_carries_the_ids_given_before_it() {
+    let (line, tell) = Line::told(SOFTWARE, 0);
+    line.switch(Trigger::Hardware);
+    line.wait_for("hardware mode", |f| f.triggered && f.camera_values.contains_key("exposure_us"));
+    let start = Instant::now();
+    while line.opened.load(Ordering::SeqCst) < 2 {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // The input takes pictures of parts that nobody named.
+    tell.send(Act::Frame(1)).unwrap();
+    let job = line.job();
+    assert_eq!((part(&job), job.trigger, job.image.get(0, 0)), ("none", "gpio", 1));
+
+    // The camera is waited for meanwhile: the name is older than the frame, and so it is the frame's.
+    for (level, name) in [(2, "SN1"), (3, "SN2")] {
+        line.fire(name);
+        tell.send(Act::Frame(level)).unwrap();
+        let job = line.job();
+        let ids = (part(&job), job.job_id.as_deref(), job.trigger, job.image.get(0, 0));
+        assert_eq!(ids, (name, Some("J1"), "gpio", level));
+    }
+
+    // A frame exposed before the name was given is not its part's, however late it arrives; the next one is.
+    tell.send(Act::Late(4, Duration::from_millis(50))).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    line.fire("SN3");
+    let job = line.job();
+    assert_eq!((part(&job), job.image.get(0, 0)), ("none", 4));
+    // One name at a time.
+    line.fire("SN4");
+    let over = line.answer();
+    assert_eq!((part(&over), over.trigger, code(&over)), ("SN4", "mqtt", "OVERRUN"));
+    tell.send(Act::Frame(5)).unwrap();
+    let job = line.job();
+    assert_eq!((part(&job), job.image.get(0, 0)), ("SN3", 5));
+
+    // A named part that does not come is answered, and the camera is not blamed for it.
+    line.fire("SN5");
+    let missed = line.answer();
+    assert_eq!((part(&missed), code(&missed)), ("SN5", "CAMERA_TIMEOUT"));
+    assert_eq!(missed.fault.as_ref().unwrap().message, "no frame by the camera's input within 400 ms of the part's name");
+    tell.send(Act::Frame(6)).unwrap();
+    let job = line.job();
+    assert_eq!((part(&job), job.image.get(0, 0)), ("none", 6));
+    assert_eq!(line.opened.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn a_second_trigger_is_an_overrun_and_the_first_gets_its_frame() {
     let (line, tell) = Line::told(Some(PATIENCE), 0);
     line.wait_for("camera up", |f| f.camera_up);
@@ -324,8 +380,9 @@ fn a_trigger_without_a_frame_times_out_and_its_late_frame_is_nobody_s() {
 fn a_frame_nobody_asked_for_is_counted_and_not_inspected() {
     let (tell, acts) = bounded(16);
     // A camera that sends frames without a trigger.
-    let open: OpenCamera =
-        Arc::new(move |_| Ok(Box::new(Told { acts: acts.clone(), triggered: false, triggers: 0, number: 0, name: "eager" })));
+    let open: OpenCamera = Arc::new(move |_| {
+        Ok(Box::new(Told { acts: acts.clone(), triggered: false, silent: false, triggers: 0, number: 0, name: "eager" }))
+    });
     let line = Line::start(SOFTWARE, 0, open);
     tell.send(Act::Frame(1)).unwrap();
     let help = "Frames that did not arrive whole or were not asked for, by status; never inspected.";
@@ -447,7 +504,7 @@ fn wrong_settings_end_the_line_and_another_device_later_does_not() {
         if *n == 2 {
             return Err(Error::config("camera top: offers H264, wanted GREY"));
         }
-        Ok(Box::new(Told { acts: acts.clone(), triggered: false, triggers: 0, number: 0, name: "told" }))
+        Ok(Box::new(Told { acts: acts.clone(), triggered: false, silent: false, triggers: 0, number: 0, name: "told" }))
     });
     let line = Line::start(None, 0, open);
     tell.send(Act::Frame(1)).unwrap();

@@ -176,7 +176,6 @@ pub async fn trigger(
     let (tell, told) = tokio::sync::oneshot::channel::<Outcome>();
     let shared = |id: Option<String>| id.map(Arc::from);
     let order = Order {
-        from: "http",
         part_id: shared(wanted.part_id),
         job_id: shared(wanted.job_id),
         request_id: shared(wanted.request_id.clone()),
@@ -184,6 +183,7 @@ pub async fn trigger(
             // A requester that went away hears nothing; the result is recorded all the same.
             let _ = tell.send(outcome);
         })),
+        ..Order::from("http")
     };
     if let Err(e) = line.trigger.fire(order) {
         s.access.record(peer, "trigger", &arguments, Err(&format!("{e:#}")));
