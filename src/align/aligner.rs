@@ -33,6 +33,8 @@ const REFINED: usize = 4;
 const SAME_PX: f64 = 3.0;
 /// Refined NCC below which the fallback runs.
 const FALLBACK_NCC: f32 = 0.6;
+/// Confidence from which a first answer is not looked at again by the fallback.
+const SURE: f32 = 0.5;
 /// Candidates of the fallback that go on to refinement.
 const FALLBACK_KEPT: usize = 40;
 /// Strength from which confidence is no longer held down.
@@ -193,10 +195,17 @@ impl Aligner {
                 best = second;
             }
         }
-        let out = match best {
-            None => Registration::refused(Refusal::NotFound),
-            Some(best) => self.finish(model, frame, &search, best),
-        };
+        let mut out = self.finish_or_refuse(model, frame, &search, best);
+        // A pose that is taken only just may be the wrong one of two: the walk sees all.
+        if self.settings.fallback && !used_fallback && out.confidence < SURE {
+            used_fallback = true;
+            self.walk(&search);
+            let second = self.choose(model, frame, &search);
+            let second = self.finish_or_refuse(model, frame, &search, second);
+            if second.confidence > out.confidence {
+                out = second;
+            }
+        }
         let shifted = if out.accepted { None } else { self.shifted(model, frame, &search) };
         // A shift that fits badly is not taken while a pose that was refused fits better: the part may lie there.
         let weight = |r: &Registration| r.ncc * r.inlier_share.sqrt() * r.visible_share;
@@ -463,6 +472,16 @@ impl Aligner {
             last = Some(r);
         }
         last.map(|r| (pose, r))
+    }
+
+    fn finish_or_refuse(
+        &mut self,
+        model: &TemplateModel,
+        frame: &Gray,
+        search: &CoarseTemplate,
+        best: Option<Best>,
+    ) -> Registration {
+        best.map_or_else(|| Registration::refused(Refusal::NotFound), |best| self.finish(model, frame, search, best))
     }
 
     /// From the search level to full size, and the figures.
