@@ -331,3 +331,33 @@ fn no_memory_is_allocated_after_warm_up() {
         assert_eq!(info.count_total, 0, "{info:?}");
     }
 }
+
+/// A picture of dark discs (centre x, y, radius, px) on a light ground: `own` in the template's pixels, `others` in the picture's own.
+fn discs(pose: &Affine, own: &[(f64, f64, f64)], others: &[(f64, f64, f64)], seed: Option<u64>) -> Gray {
+    let (back, mut noise) = (pose.invert().unwrap(), random(seed.unwrap_or(0)));
+    Gray::from_fn(256, 256, |x, y| {
+        let here = (x as f64, y as f64);
+        // Share of the pixel inside a disc.
+        let inside = |at: (f64, f64), scale: f64, discs: &[(f64, f64, f64)]| {
+            discs.iter().map(|d| (0.5 + scale * (d.2 - (at.0 - d.0).hypot(at.1 - d.1))).clamp(0.0, 1.0)).fold(0.0, f64::max)
+        };
+        let dark = inside(back.apply(here.0, here.1), pose.scale(), own).max(inside(here, 1.0, others));
+        let light = if seed.is_some() { 0.85 + 0.1 * here.0 / 256.0 } else { 1.0 };
+        (light * (172.0 - 92.0 * dark) + if seed.is_some() { 4.0 * normal(&mut noise) } else { 0.0 }) as u8
+    })
+}
+
+/// Two discs, one of them cut by the template's border: a wrong turn that covers the small one alone fits well enough to be taken, but only
+/// just, and the true one fits far better.
+#[test]
+fn a_pose_taken_only_just_gives_way_to_the_true_one() {
+    let own = [(65.0, 187.0, 39.0), (256.0, 266.0, 81.0)];
+    let template = discs(&Affine::IDENTITY, &own, &[], None);
+    let truth = Affine { m: [[0.1322, 0.9422, -48.04], [-0.9422, 0.1322, 257.94]] };
+    for seed in 1..=4 {
+        let frame = discs(&truth, &own, &[(251.0, 240.0, 35.0), (0.0, -3.0, 12.0)], Some(seed));
+        let r = align(&template, &frame, &settings());
+        let error = r.frame_from_template.corner_error(&truth, 256, 256);
+        assert!(r.accepted && error < 3.0, "seed {seed}: {error:.1} px off: {r:?}");
+    }
+}
