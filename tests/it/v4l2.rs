@@ -292,7 +292,7 @@ fn frozen_and_stale(guest: &Guest) {
 fn verdicts(guest: &Guest) {
     let log = guest.text("verdict.log");
     assert_eq!((guest.code("verdict_teach"), guest.code("verdict")), (0, 0), "{}{log}", guest.text("verdict_teach.err"));
-    let db = rusqlite::Connection::open(guest.0.join("verdict.db")).unwrap();
+    let db = rusqlite::Connection::open(guest.0.join("verdict/ssds.db")).unwrap();
     let mut rows = db.prepare("SELECT body FROM events ORDER BY seq").unwrap();
     let events: Vec<Value> =
         rows.query_map([], |r| r.get::<_, String>(0)).unwrap().map(|b| serde_json::from_str(&b.unwrap()).unwrap()).collect();
