@@ -95,7 +95,7 @@ fault-test: deps-test runtime ## the fault harness in its long form (FAULTS=300)
 test-v4l2: deps-test runtime ## the program on the kernel's virtual camera in a QEMU guest; says so where it has to be skipped
 	@scripts/install-packages.sh guest || echo "test-v4l2: going on without them"
 	V4L2_GUEST=1 ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it v4l2:: -- --nocapture
-test-v4l2-aarch64: deps-test runtime ## the same in an aarch64 guest, with the program cross-built (about 25 min)
+test-v4l2-aarch64: deps-test runtime ## the same in an aarch64 guest, with the program cross-built
 	@scripts/install-packages.sh guest board cross || echo "test-v4l2-aarch64: going on without them"
 	@scripts/cross.sh --arch aarch64 --way quick --features embedded-broker
 	@scripts/fetch-onnxruntime.sh --arch aarch64 $(RUNTIME)/aarch64

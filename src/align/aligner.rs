@@ -202,7 +202,8 @@ impl Aligner {
             self.walk(&search);
             let second = self.choose(model, frame, &search);
             let second = self.finish_or_refuse(model, frame, &search, second);
-            if second.confidence > out.confidence {
+            // One that was refused for its range is no reason against one that was taken.
+            if (second.accepted, second.confidence) > (out.accepted, out.confidence) {
                 out = second;
             }
         }
