@@ -117,7 +117,7 @@ clippy-all: clippy ## lints for the other feature sets too
 	$(CARGO) clippy --locked --all-targets --no-default-features --features train -- -D warnings
 deny: ## licences, bans, sources, and advisories when their database can be fetched; installs cargo-deny below target/ when missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || test -x target/tools/bin/cargo-deny || \
-	    $(CARGO) install cargo-deny --locked --version 0.20.2 --root target/tools
+	    $(CARGO) install cargo-deny --debug --locked --version 0.20.2 --root target/tools
 	@export PATH="$(CURDIR)/target/tools/bin:$$PATH"; set -e; \
 	$(CARGO) deny check bans licenses sources; \
 	if $(CARGO) deny fetch db 2>/dev/null; then $(CARGO) deny check advisories; \

@@ -216,6 +216,48 @@ pub(super) fn device_error(label: &str, what: &str, error: &std::io::Error) -> E
     Error::new(kind, format!("{label}: {what}: {error}"))
 }
 
+/// What the wall clock's stamps mean on the monotonic clock, also when the wall clock was set between the stamp and now.
+#[cfg(any(test, feature = "genicam"))]
+#[derive(Debug)]
+pub(super) struct Stamps {
+    /// Wall clock less monotonic clock when last looked at, nanoseconds.
+    offset: i128,
+    /// The last stamp's moment, or the opening's, monotonic nanoseconds: none is older.
+    last: u64,
+}
+
+#[cfg(any(test, feature = "genicam"))]
+impl Stamps {
+    /// Two readings of two clocks may differ so much, nanoseconds.
+    const SLACK: i128 = 1_000_000;
+
+    pub(super) fn new(clock: &dyn Clock) -> Self {
+        Self { offset: offset_ns(clock), last: clock.mono_ns() }
+    }
+
+    /// Looks at the clocks; to be called at least as often as a wait for a frame ends.
+    pub(super) fn look(&mut self, clock: &dyn Clock) {
+        self.offset = offset_ns(clock);
+    }
+
+    /// How long ago a stamp of the wall clock, nanoseconds since the epoch, was made. The stamp is read by the wall clock as it is now or, when
+    /// that puts it after now or before the stamp before it, as it was at the last look. A jump shorter than this frame's
+    /// wait (back) or than the time since the stamp before (forward) passes unseen, and the age is wrong by it.
+    pub(super) fn age(&mut self, stamp_ns: i128, clock: &dyn Clock) -> Duration {
+        let (now, offset) = (i128::from(clock.mono_ns()), offset_ns(clock));
+        let fits = |at: &i128| (i128::from(self.last) - Self::SLACK..=now + Self::SLACK).contains(at);
+        let at = [stamp_ns - offset, stamp_ns - self.offset].into_iter().find(fits).unwrap_or(stamp_ns - offset);
+        let at = u64::try_from(at.clamp(0, now)).unwrap_or(0);
+        (self.offset, self.last) = (offset, self.last.max(at));
+        Duration::from_nanos(clock.mono_ns().saturating_sub(at))
+    }
+}
+
+#[cfg(any(test, feature = "genicam"))]
+fn offset_ns(clock: &dyn Clock) -> i128 {
+    clock.now().as_nanosecond() - i128::from(clock.mono_ns())
+}
+
 /// Both clocks at a moment `age` ago.
 pub(super) fn moments_ago(clock: &Arc<dyn Clock>, age: Duration) -> (Timestamp, u64) {
     let (wall, mono) = (clock.now(), clock.mono_ns());
@@ -227,6 +269,7 @@ pub(super) fn moments_ago(clock: &Arc<dyn Clock>, age: Duration) -> (Timestamp, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SimulatedClock;
 
     #[test]
     fn sequence_numbers_unwrap_and_tell_gaps() {
@@ -263,6 +306,40 @@ mod tests {
         // More of them than numbers between: rests of one picture.
         s.unnumbered();
         assert_eq!(s.next(3, 1, 65_535), (65_542, 0));
+    }
+
+    #[test]
+    fn a_stamp_keeps_its_age_when_the_wall_clock_is_set() {
+        const MS: i128 = 1_000_000;
+        let clock = SimulatedClock::new(Timestamp::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        clock.advance(Duration::from_secs(5));
+        let mut stamps = Stamps::new(&clock);
+        let day: i64 = 86_400_000_000_000;
+        for jump in [0, day, -day, day, 90_000_000, -90_000_000] {
+            // Set between the stamp and its reading.
+            let before = clock.now().as_nanosecond();
+            clock.advance(Duration::from_millis(20));
+            clock.jump_wall(jump);
+            clock.advance(Duration::from_millis(30));
+            assert_eq!(stamps.age(before, &clock), Duration::from_millis(50), "set by {jump} ns behind the stamp");
+            // Set before the stamp, with a frame between and without.
+            for seen in [true, false] {
+                clock.advance(Duration::from_millis(100));
+                clock.jump_wall(jump);
+                if seen {
+                    stamps.look(&clock);
+                }
+                let after = clock.now().as_nanosecond();
+                clock.advance(Duration::from_millis(7));
+                assert_eq!(stamps.age(after, &clock), Duration::from_millis(7), "set by {jump} ns, then stamped");
+            }
+        }
+        // A little ahead: two clocks are never read at once.
+        let ahead = clock.now().as_nanosecond() + MS / 2;
+        assert_eq!(stamps.age(ahead, &clock), Duration::ZERO);
+        // Old for no such reason: old.
+        let old = clock.now().as_nanosecond() - 60_000 * MS;
+        assert_eq!(stamps.age(old, &clock), Duration::from_nanos(clock.mono_ns()), "older than the machine's start");
     }
 
     #[test]

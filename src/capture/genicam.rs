@@ -14,7 +14,7 @@ use aravis::glib::prelude::*;
 use aravis::prelude::*;
 use aravis::{Aravis, Auto, Buffer, BufferStatus, Camera as Device, GvDevice, GvPacketSizeAdjustment, RangeCheckPolicy, Stream};
 
-use super::device::{Sequence, moments_ago, must_agree};
+use super::device::{Sequence, Stamps, moments_ago, must_agree};
 use super::unpack::{self, Layout, Mosaic};
 use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values};
 use crate::clock::Clock;
@@ -155,6 +155,7 @@ pub struct GenIcam {
     size: (usize, usize),
     is_gv: bool,
     sequence: Sequence,
+    stamps: Stamps,
     losses: Losses,
     values: Values,
     lost: Arc<AtomicBool>,
@@ -204,6 +205,7 @@ impl GenIcam {
         camera.start_acquisition().map_err(|e| failed(&label, "starting it", &e))?;
         Ok(Self {
             source: settings.name.as_str().into(),
+            stamps: Stamps::new(clock.as_ref()),
             clock,
             stream,
             camera,
@@ -254,9 +256,8 @@ impl GenIcam {
         let mut image = std::mem::take(&mut self.spare);
         unpack::to_gray(self.layout, data, size.0, size.1, stride, &mut image)
             .map_err(|e| e.with_kind(Kind::Unavailable).context(&label))?;
-        let arrived = i128::from(buffer.system_timestamp());
-        let age = u64::try_from(self.clock.now().as_nanosecond() - arrived).unwrap_or(0);
-        let (captured_at, captured_mono_ns) = moments_ago(&self.clock, Duration::from_nanos(age));
+        let age = self.stamps.age(i128::from(buffer.system_timestamp()), self.clock.as_ref());
+        let (captured_at, captured_mono_ns) = moments_ago(&self.clock, age);
         Ok(Some(Captured {
             image,
             captured_at,
@@ -304,6 +305,7 @@ impl Camera for GenIcam {
             let left = until.saturating_duration_since(Instant::now());
             let micros = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
             let Some(buffer) = self.stream.timeout_pop_buffer(micros) else {
+                self.stamps.look(self.clock.as_ref());
                 self.check_life()?;
                 return Ok(Grab::Idle);
             };

@@ -7,6 +7,7 @@ mod device;
 #[cfg(feature = "genicam")]
 pub mod genicam;
 pub mod guard;
+pub mod mjpg;
 pub mod replay;
 pub mod unpack;
 pub mod uvc;
@@ -163,12 +164,6 @@ fn choose_backend(settings: &Settings) -> Result<(&'static str, String)> {
     }
     let label = settings.label();
     let (_, offered) = v4l2::probe(&label, Path::new(&settings.device))?;
-    let asked = settings.format.as_deref();
-    match v4l2::choose(&label, asked, &offered) {
-        Ok((format, _)) => Ok(("v4l2", format!("it offers {}", v4l2::name_of(format)))),
-        Err(_) if offered.contains(b"MJPG") && asked.is_none_or(|f| f == "MJPG") => {
-            Ok(("uvc", "it offers MJPG and nothing that v4l2 reads".into()))
-        }
-        Err(e) => Err(e),
-    }
+    let (format, _) = v4l2::choose(&label, settings.format.as_deref(), &offered)?;
+    Ok(("v4l2", format!("it offers {}", v4l2::name_of(format))))
 }

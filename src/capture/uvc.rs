@@ -3,8 +3,9 @@
 //! nokhwa waits for a frame without a time-out, so a thread of its own, `uvc`, opens the device, reads it and hands the newest frame over;
 //! a frame nobody took is replaced by the next one and counted as missing. The time of exposure is the driver's stamp as nokhwa passes it on.
 //! Limits: nokhwa tells neither the kernel's sequence number nor its mark for bad buffers, and opens by number, not by path; so frame
-//! numbers are counted here, a torn YUYV or NV12 frame cannot be told from a whole one (a torn MJPG does not decode and is counted), and
-//! [`super::v4l2`] is the better reader for every format that it knows.
+//! numbers are counted here. Nor does it tell how much of a buffer the driver filled: behind a torn frame lies what the buffer held before, so
+//! that a torn frame may pass for a whole one (a torn MJPG is seen only where that does not decode). [`super::v4l2`] reads all of these formats
+//! without such limits and is what `auto` takes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use nokhwa::{Buffer, Camera as Device, NokhwaError};
 
 use super::device::moments_ago;
 use super::unpack::{self, Layout};
-use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values};
+use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values, mjpg};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::frame::Gray;
@@ -43,25 +44,6 @@ fn index_of(label: &str, path: &Path) -> Result<u32> {
 
 fn failed(label: &str, what: &str, error: &NokhwaError) -> Error {
     Error::unavailable(format!("{label}: {what}: {error}"))
-}
-
-/// Decodes a JPEG's gray picture.
-///
-/// # Errors
-/// [`Kind::Data`] when it does not decode or has another size.
-pub fn gray_of_jpeg(bytes: &[u8], width: usize, height: usize) -> Result<Gray> {
-    // The decoder fills what is missing with gray. Within a picture's data FF is always followed by 00, so this mark is its end.
-    if !bytes.windows(2).any(|w| w == [0xff, 0xd9]) {
-        return Err(Error::data("an MJPG frame is torn: it has no end mark"));
-    }
-    let picture = image::load_from_memory_with_format(bytes, image::ImageFormat::Jpeg)
-        .map_err(|e| Error::data(format!("an MJPG frame does not decode: {e}")))?;
-    let gray = crate::frame::gray_from_dynamic(&picture);
-    if gray.size() != (width, height) {
-        let (w, h) = gray.size();
-        return Err(Error::data(format!("an MJPG frame is {w}x{h}, wanted {width}x{height}")));
-    }
-    Ok(gray)
 }
 
 /// Which of the device's formats to ask for.
@@ -98,6 +80,17 @@ fn choose(label: &str, settings: &Settings, offered: &[CameraFormat]) -> Result<
     )))
 }
 
+/// A frame read, or why there are no more.
+type Read = Result<Frame>;
+
+/// What the reading thread hands over.
+struct Frame {
+    number: u64,
+    buffer: Buffer,
+    /// When it was taken, monotonic nanoseconds.
+    taken_ns: u64,
+}
+
 /// An open device, or why it is not.
 type Opened = Result<(CameraFormat, String)>;
 
@@ -106,7 +99,7 @@ pub struct Uvc {
     settings: Settings,
     clock: Arc<dyn Clock>,
     source: Arc<str>,
-    frames: Receiver<std::result::Result<(u64, Buffer), Error>>,
+    frames: Receiver<Read>,
     replaced: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     ended: Receiver<()>,
@@ -140,6 +133,7 @@ impl Uvc {
         let reader = Reader {
             label: label.clone(),
             settings: settings.clone(),
+            clock: Arc::clone(&clock),
             index,
             opened,
             oldest: frames.clone(),
@@ -176,11 +170,12 @@ impl Uvc {
         })
     }
 
-    fn convert(&mut self, number: u64, buffer: &Buffer) -> Result<Option<Captured>> {
+    fn convert(&mut self, frame: &Frame) -> Option<Captured> {
+        let Frame { number, buffer, taken_ns } = frame;
         let (width, height) = (self.format.width() as usize, self.format.height() as usize);
         let mut image = std::mem::take(&mut self.spare);
         let read = match self.format.format() {
-            FrameFormat::MJPEG => gray_of_jpeg(buffer.buffer(), width, height).map(|g| image = g),
+            FrameFormat::MJPEG => mjpg::gray_of_jpeg(buffer.buffer(), width, height).map(|g| image = g),
             FrameFormat::NV12 => unpack::to_gray(Layout::Nv12, buffer.buffer(), width, height, 0, &mut image),
             _ => unpack::to_gray(Layout::Yuyv, buffer.buffer(), width, height, 0, &mut image),
         };
@@ -188,35 +183,40 @@ impl Uvc {
             self.losses.count("undecodable");
             log::debug!("{}: frame {number}: {e}", self.settings.label());
             self.spare = image;
-            return Ok(None);
+            return None;
         }
-        let now = self.clock.now().as_nanosecond();
-        let age = buffer
-            .capture_timestamp()
-            .and_then(|at| u64::try_from(now - i128::try_from(at.as_nanos()).unwrap_or(now)).ok())
-            .map_or(Duration::ZERO, Duration::from_nanos);
+        let age = Duration::from_nanos(self.clock.mono_ns().saturating_sub(*taken_ns));
         let (captured_at, captured_mono_ns) = moments_ago(&self.clock, age);
-        Ok(Some(Captured {
+        Some(Captured {
             image,
             captured_at,
             captured_mono_ns,
-            device_sequence: number,
+            device_sequence: *number,
             device_time_ns: None,
             source: Arc::clone(&self.source),
             part_id: None,
-        }))
+        })
     }
+}
+
+/// When a frame just read was taken, monotonic nanoseconds. nokhwa turns the driver's monotonic stamp into the wall clock's time while it reads
+/// the frame; turned back at once, a wall clock that is set while the frame waits plays no part.
+fn taken_ns(buffer: &Buffer, clock: &dyn Clock) -> u64 {
+    let now = clock.now().as_nanosecond();
+    let age = buffer.capture_timestamp().and_then(|at| u64::try_from(now - i128::try_from(at.as_nanos()).unwrap_or(now)).ok());
+    clock.mono_ns().saturating_sub(age.unwrap_or(0))
 }
 
 /// What the reading thread has.
 struct Reader {
     label: String,
     settings: Settings,
+    clock: Arc<dyn Clock>,
     index: u32,
     opened: Sender<Opened>,
-    frames: Sender<std::result::Result<(u64, Buffer), Error>>,
+    frames: Sender<Read>,
     /// The same queue's other end, to replace a frame nobody took.
-    oldest: Receiver<std::result::Result<(u64, Buffer), Error>>,
+    oldest: Receiver<Read>,
     stop: Arc<AtomicBool>,
     replaced: Arc<AtomicU64>,
 }
@@ -240,7 +240,12 @@ impl Reader {
                 return;
             }
             let ends = read.is_err();
-            let mut item = read.map(|b| (number, b)).map_err(|e| failed(&self.label, "reading a frame", &e));
+            let mut item = read
+                .map(|buffer| {
+                    let taken_ns = taken_ns(&buffer, self.clock.as_ref());
+                    Frame { number, buffer, taken_ns }
+                })
+                .map_err(|e| failed(&self.label, "reading a frame", &e));
             while let Err(e) = self.frames.try_send(item) {
                 if e.is_disconnected() {
                     return;
@@ -274,6 +279,7 @@ impl Reader {
             )));
         }
         device.open_stream().map_err(say("starting it"))?;
+        log::warn!("{}: the uvc back end cannot tell every torn frame from a whole one; camera.backend v4l2 can", self.label);
         Ok(device)
     }
 }
@@ -294,7 +300,7 @@ impl Camera for Uvc {
 
     fn grab(&mut self, timeout: Duration) -> Result<Grab> {
         match self.frames.recv_timeout(timeout) {
-            Ok(Ok((number, buffer))) => Ok(self.convert(number, &buffer)?.map_or(Grab::Idle, Grab::Frame)),
+            Ok(Ok(frame)) => Ok(self.convert(&frame).map_or(Grab::Idle, Grab::Frame)),
             Ok(Err(e)) => Err(e),
             Err(RecvTimeoutError::Timeout) => Ok(Grab::Idle),
             Err(RecvTimeoutError::Disconnected) => {
@@ -332,42 +338,6 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-
-    fn jpeg(width: usize, height: usize, color: bool) -> (Vec<u8>, Gray) {
-        let gray = Gray::from_fn(width, height, |x, y| (40 + 3 * x + 2 * y) as u8);
-        let mut bytes = Vec::new();
-        let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 100);
-        if color {
-            let rgb: Vec<u8> = gray.data().iter().flat_map(|v| [*v; 3]).collect();
-            encoder.encode(&rgb, width as u32, height as u32, image::ExtendedColorType::Rgb8).unwrap();
-        } else {
-            encoder.encode(gray.data(), width as u32, height as u32, image::ExtendedColorType::L8).unwrap();
-        }
-        (bytes, gray)
-    }
-
-    #[test]
-    fn mjpg_becomes_gray_on_odd_sizes_and_torn_frames_do_not_pass() {
-        for (width, height) in [(8, 8), (33, 17), (7, 5)] {
-            for color in [false, true] {
-                let (mut bytes, want) = jpeg(width, height, color);
-                // What a driver leaves behind the picture is not read.
-                bytes.extend_from_slice(&[0; 40]);
-                let got = gray_of_jpeg(&bytes, width, height).unwrap();
-                let worst = got.data().iter().zip(want.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-                assert!(worst <= 2, "{width}x{height}: {worst} levels off");
-                let size = gray_of_jpeg(&bytes, width + 1, height).unwrap_err();
-                assert_eq!(size.to_string(), format!("an MJPG frame is {width}x{height}, wanted {}x{height}", width + 1));
-            }
-        }
-        let (bytes, _) = jpeg(64, 64, true);
-        for kept in [20, bytes.len() / 2, bytes.len() - 2] {
-            let torn = gray_of_jpeg(&bytes[..kept], 64, 64).unwrap_err();
-            assert_eq!(torn.to_string(), "an MJPG frame is torn: it has no end mark", "{kept} bytes");
-        }
-        let other = gray_of_jpeg(b"no picture at all\xff\xd9", 64, 64).unwrap_err();
-        assert!(other.to_string().starts_with("an MJPG frame does not decode"), "{other}");
-    }
 
     #[test]
     fn the_wanted_format_is_chosen_and_a_missing_one_named() {

@@ -4,7 +4,7 @@
 //! silent device is a time-out and never a hang. Every frame carries the kernel's sequence number, whose gaps are lost frames, and its
 //! CLOCK_MONOTONIC timestamp. Buffers that the driver marks bad or fills in part are counted and never delivered. V4L2 has no common
 //! trigger: where a driver has a control for it, `camera.controls` sets it and `camera.trigger` hardware lets the device be silent. Limits:
-//! no multi-planar devices, no compressed pictures. Source: the kernel's V4L2 API reference.
+//! no multi-planar devices, no compressed pictures but MJPG. Source: the kernel's V4L2 API reference.
 
 pub mod controls;
 
@@ -24,25 +24,35 @@ use v4l::{Device, FourCC};
 
 use super::device::{Sequence, device_error, moments_ago, must_agree};
 use super::unpack::{self, Layout, Mosaic};
-use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values};
+use super::{Camera, Captured, Grab, Losses, Settings, Trigger, Values, mjpg};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::frame::Gray;
 
-/// The formats that become gray, best first: the kernel's four characters without trailing spaces, and the layout.
-pub const FORMATS: [(&[u8; 4], Layout); 12] = [
-    (b"GREY", Layout::Mono8),
-    (b"Y10 ", Layout::Mono10),
-    (b"Y12 ", Layout::Mono12),
-    (b"Y16 ", Layout::Mono16),
-    (b"Y10P", Layout::Mipi10),
-    (b"Y12P", Layout::Mipi12),
-    (b"RGGB", Layout::Bayer(Mosaic::Rggb)),
-    (b"BA81", Layout::Bayer(Mosaic::Bggr)),
-    (b"GRBG", Layout::Bayer(Mosaic::Grbg)),
-    (b"GBRG", Layout::Bayer(Mosaic::Gbrg)),
-    (b"NV12", Layout::Nv12),
-    (b"YUYV", Layout::Yuyv),
+/// How a frame's bytes become gray.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Pixels in lines.
+    Plain(Layout),
+    /// A JPEG file.
+    Jpeg,
+}
+
+/// The formats that become gray, best first: the kernel's four characters, and how.
+pub const FORMATS: [(&[u8; 4], Coding); 13] = [
+    (b"GREY", Coding::Plain(Layout::Mono8)),
+    (b"Y10 ", Coding::Plain(Layout::Mono10)),
+    (b"Y12 ", Coding::Plain(Layout::Mono12)),
+    (b"Y16 ", Coding::Plain(Layout::Mono16)),
+    (b"Y10P", Coding::Plain(Layout::Mipi10)),
+    (b"Y12P", Coding::Plain(Layout::Mipi12)),
+    (b"RGGB", Coding::Plain(Layout::Bayer(Mosaic::Rggb))),
+    (b"BA81", Coding::Plain(Layout::Bayer(Mosaic::Bggr))),
+    (b"GRBG", Coding::Plain(Layout::Bayer(Mosaic::Grbg))),
+    (b"GBRG", Coding::Plain(Layout::Bayer(Mosaic::Gbrg))),
+    (b"NV12", Coding::Plain(Layout::Nv12)),
+    (b"YUYV", Coding::Plain(Layout::Yuyv)),
+    (b"MJPG", Coding::Jpeg),
 ];
 
 /// `ENODEV`: the device was unplugged.
@@ -58,7 +68,7 @@ pub fn name_of(fourcc: &[u8; 4]) -> String {
 ///
 /// # Errors
 /// [`crate::Kind::Config`] naming what is offered and what can be read.
-pub fn choose(label: &str, asked: Option<&str>, offered: &[[u8; 4]]) -> Result<(&'static [u8; 4], Layout)> {
+pub fn choose(label: &str, asked: Option<&str>, offered: &[[u8; 4]]) -> Result<(&'static [u8; 4], Coding)> {
     let found = match asked {
         Some(asked) => FORMATS.iter().find(|f| name_of(f.0) == asked && offered.contains(f.0)),
         None => FORMATS.iter().find(|f| offered.contains(f.0)),
@@ -177,7 +187,7 @@ pub struct V4l2 {
     source: Arc<str>,
     card: String,
     fourcc: String,
-    layout: Layout,
+    coding: Coding,
     size: (usize, usize),
     stride: usize,
     sequence: Sequence,
@@ -199,7 +209,7 @@ impl V4l2 {
         let (device, offered) = probe(&label, Path::new(&settings.device))?;
         let failed = |what: &str, e: &std::io::Error| device_error(&label, what, e);
         let card = device.query_caps().map_err(|e| failed("asking what it can do", &e))?.card;
-        let (fourcc, layout) = choose(&label, settings.format.as_deref(), &offered)?;
+        let (fourcc, coding) = choose(&label, settings.format.as_deref(), &offered)?;
         let mut format = device.format().map_err(|e| failed("asking for its format", &e))?;
         format.fourcc = FourCC::new(fourcc);
         format.width = settings.width.unwrap_or(format.width);
@@ -236,7 +246,7 @@ impl V4l2 {
             clock,
             card,
             fourcc: name_of(fourcc),
-            layout,
+            coding,
             size: (actual.width as usize, actual.height as usize),
             stride: actual.stride as usize,
             sequence: Sequence::default(),
@@ -256,8 +266,11 @@ impl V4l2 {
         let (number, skipped) = self.sequence.next(u64::from(meta.sequence), 0, u64::from(u32::MAX));
         self.losses.skip(skipped);
         let (width, height) = self.size;
-        let stride = if self.stride == 0 { self.layout.line_bytes(width) } else { self.stride };
-        let wanted = stride * (height - 1) + self.layout.line_bytes(width);
+        let stride_of = |layout: Layout| if self.stride == 0 { layout.line_bytes(width) } else { self.stride };
+        let wanted = match self.coding {
+            Coding::Plain(layout) => stride_of(layout) * (height - 1) + layout.line_bytes(width),
+            Coding::Jpeg => 1,
+        };
         if let Fate::Incomplete(word) = fate(&meta, wanted) {
             self.losses.count(word);
             log::debug!("{label}: frame {number} is incomplete: {} of {wanted} bytes, flags {:?}", meta.bytesused, meta.flags);
@@ -265,8 +278,20 @@ impl V4l2 {
         }
         let mut image = std::mem::take(&mut self.spare);
         let used = (meta.bytesused as usize).min(data.len());
-        unpack::to_gray(self.layout, &data[..used], width, height, stride, &mut image)
-            .map_err(|e| Error::unavailable(format!("{label}: {e}")))?;
+        match self.coding {
+            Coding::Plain(layout) => unpack::to_gray(layout, &data[..used], width, height, stride_of(layout), &mut image)
+                .map_err(|e| Error::unavailable(format!("{label}: {e}")))?,
+            // A webcam loses parts of pictures now and then; a picture of another size never passes either.
+            Coding::Jpeg => match mjpg::gray_of_jpeg(&data[..used], width, height) {
+                Ok(gray) => image = gray,
+                Err(e) => {
+                    self.losses.count("undecodable");
+                    log::debug!("{label}: frame {number}: {e}");
+                    self.spare = image;
+                    return Ok(None);
+                }
+            },
+        }
         let (captured_at, captured_mono_ns) = moments_ago(&self.clock, age(&meta, self.clock.mono_ns()));
         Ok(Some(Captured {
             image,
@@ -383,8 +408,9 @@ mod tests {
     #[test]
     fn the_best_offered_format_is_chosen_and_a_foreign_one_named() {
         let offered = [*b"YUYV", *b"RGGB", *b"Y16 "];
-        assert_eq!(choose("c", None, &offered).unwrap(), (b"Y16 ", Layout::Mono16));
-        assert_eq!(choose("c", Some("RGGB"), &offered).unwrap().1, Layout::Bayer(Mosaic::Rggb));
+        assert_eq!(choose("c", None, &offered).unwrap(), (b"Y16 ", Coding::Plain(Layout::Mono16)));
+        assert_eq!(choose("c", Some("RGGB"), &offered).unwrap().1, Coding::Plain(Layout::Bayer(Mosaic::Rggb)));
+        assert_eq!(choose("c", None, &[*b"H264", *b"MJPG"]).unwrap(), (b"MJPG", Coding::Jpeg));
         let lacking = choose("c", Some("GREY"), &offered).unwrap_err();
         assert_eq!(lacking.kind(), Kind::Config);
         assert_eq!(lacking.to_string(), "c: offers YUYV, RGGB, Y16, wanted GREY");

@@ -74,7 +74,7 @@ pub const KEYS: &[Key] = &[
         "camera.backend",
         Choice(&["replay", "auto", "v4l2", "uvc", "genicam"]),
         R,
-        "What delivers frames: replay = recorded pictures; v4l2 = a Linux video device; uvc = a webcam through nokhwa (MJPG too); genicam = GigE or USB3 Vision (feature genicam); auto = by what the device offers, which the log says.",
+        "What delivers frames: replay = recorded pictures; v4l2 = a Linux video device, webcams too; uvc = a webcam through nokhwa; genicam = GigE or USB3 Vision (feature genicam); auto = by what the device offers, which the log says.",
     ),
     key(
         "camera.path",

@@ -25,3 +25,4 @@ mod tidy;
 mod train;
 mod trigger;
 mod v4l2;
+mod webcam;

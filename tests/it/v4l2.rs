@@ -12,6 +12,7 @@ use serde_json::Value;
 use ssds::frame::{Gray, load_gray};
 
 use crate::support::{library, root, skipped};
+use crate::webcam;
 
 const NAME: &str = "the_program_on_the_kernel_s_virtual_camera";
 const WIDTH: usize = 320;
@@ -111,6 +112,30 @@ fn worst_difference(a: &Gray, b: &[u8]) -> u8 {
     a.data().iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
 }
 
+/// The webcam's pictures: what they show, and as JPEG of several payloads each.
+fn webcam_pictures() -> (Vec<Gray>, Vec<Vec<u8>>) {
+    (0..4_usize)
+        .map(|k| {
+            // A fine texture, and a square whose place names the picture.
+            let shown = Gray::from_fn(WIDTH, HEIGHT, |x, y| {
+                let square = (60 * k..60 * k + 40).contains(&x) && (70..110).contains(&y);
+                if square { 230 } else { (60 + (x * 7 + y * 13) % 90) as u8 }
+            });
+            let mut bytes = Vec::new();
+            let rgb: Vec<u8> = shown.data().iter().flat_map(|v| [*v; 3]).collect();
+            image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 98)
+                .encode(&rgb, WIDTH as u32, HEIGHT as u32, image::ExtendedColorType::Rgb8)
+                .unwrap();
+            // As webcams do, the standard's Huffman tables are left to the reader.
+            while let Some(at) = bytes.windows(2).position(|w| w == [0xff, 0xc4]) {
+                let length = usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
+                bytes.drain(at..at + 2 + length);
+            }
+            (shown, bytes)
+        })
+        .unzip()
+}
+
 /// Runs the guest; `None` when it was skipped.
 fn run() -> Option<Guest> {
     if std::env::var_os("V4L2_GUEST").is_none() {
@@ -127,7 +152,13 @@ fn run() -> Option<Guest> {
     let given = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let program = given("GUEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_ssds").into());
     let library = given("GUEST_LIBRARY").unwrap_or(library);
-    let ran = Command::new("bash").arg(root().join("tests/v4l2/guest.sh")).args([&out, &program, &library]).output().unwrap();
+    let port = webcam::serve(webcam_pictures().1, WIDTH as u16, HEIGHT as u16);
+    let ran = Command::new("bash")
+        .arg(root().join("tests/v4l2/guest.sh"))
+        .args([&out, &program, &library])
+        .env("GUEST_WEBCAM", port.to_string())
+        .output()
+        .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     if ran.status.code() == Some(77) {
         skipped(NAME, text.lines().find(|l| l.starts_with("skipped:")).unwrap_or("guest.sh gave no reason"));
@@ -147,6 +178,7 @@ fn the_program_on_the_kernel_s_virtual_camera() {
     recovery(&guest);
     frozen_and_stale(&guest);
     verdicts(&guest);
+    usb_webcam(&guest);
     println!("guest: {} s from power-on to the end", guest.text("uptime").split(' ').next().unwrap_or("?"));
 }
 
@@ -316,4 +348,53 @@ fn verdicts(guest: &Guest) {
     }
     let ms = |e: &Value| e["timing_ms"]["infer"].as_f64().unwrap();
     println!("verdicts: {} OK, {} NG; the network took {:.0} ms a frame", good.len(), bad.len(), ms(&bad[0]));
+}
+
+/// A USB webcam that has MJPG only: whole pictures as they were sent, torn ones counted and not passed on, and its cable coming off.
+fn usb_webcam(guest: &Guest) {
+    let (shown, sent) = webcam_pictures();
+    assert!(sent.iter().all(|s| s.len() > 20_000), "several payloads each: {:?}", sent.iter().map(Vec::len).collect::<Vec<_>>());
+    let missed: Vec<String> = guest.text("codes").lines().filter(|l| l.starts_with("notseen")).map(str::to_owned).collect();
+    assert!(missed.is_empty(), "{missed:?}\n{}", guest.text("console.log"));
+
+    let lines = guest.lines("webcam_list");
+    let device = lines.iter().find(|l| l["offers"]["card"].as_str().is_some_and(|c| c.starts_with(webcam::NAME)));
+    let device = device.unwrap_or_else(|| panic!("{lines:?}"));
+    let formats = device["offers"]["formats"].as_array().unwrap();
+    assert_eq!((formats.len(), &formats[0]["format"]), (1, &Value::from("MJPG")), "{device}");
+
+    let auto = guest.text("webcam_v4l2.err");
+    assert!(auto.contains("camera.backend auto took v4l2: it offers MJPG"), "{auto}");
+    for backend in ["v4l2", "uvc"] {
+        let grabbed = guest.lines(&format!("webcam_{backend}"));
+        assert_eq!(grabbed.len(), 6, "{backend}");
+        let mut last: Option<u64> = None;
+        for (n, line) in grabbed.iter().enumerate() {
+            let got = load_gray(&guest.0.join(format!("webcam_{backend}/{n:06}.png"))).unwrap();
+            let off = |k: usize| {
+                let total: u64 = got.data().iter().zip(shown[k].data()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+                total as f64 / (WIDTH * HEIGHT) as f64
+            };
+            let nearest = (0..4).map(off).fold(f64::INFINITY, f64::min);
+            assert!(nearest < 1.0, "{backend} picture {n} is none of those sent: {nearest:.1} levels off");
+            let at = line["captured_mono_ns"].as_u64().unwrap();
+            assert!(last.is_none_or(|l| at > l) && line["age_ms"].as_f64() > Some(0.0), "{line}");
+            last = Some(at);
+        }
+    }
+    // What the kernel hands out is what was sent, to the byte.
+    let raw = std::fs::read(guest.0.join("webcam.raw")).unwrap();
+    assert!(sent.iter().any(|s| raw.starts_with(s)), "{} bytes of no picture", raw.len());
+
+    let torn = guest.line("webcam_torn");
+    let (whole, undecodable) =
+        (torn["frames"].as_f64().unwrap(), torn["incomplete_by_status"]["undecodable"].as_f64().unwrap_or(0.0));
+    let share = undecodable / (whole + undecodable);
+    assert!(whole > 3.0 && (0.2..0.5).contains(&share), "every third picture is torn: {torn}");
+
+    let log = guest.text("webcam.log");
+    assert_eq!(guest.code("webcam"), 0, "{log}");
+    let times = guest.times("webcam");
+    println!("webcam: {torn}; unplugged: alarm {:.2} s after the start; then {:?} s", times[0], &times[1..]);
+    assert!(log.contains("+ 0 lost"), "{log}");
 }

@@ -32,8 +32,13 @@ fn expect(output: &Output, code: i32, wanted: &str) {
 
 /// A station that has inspected the demo frames, with evidence of all of them.
 fn inspected(extra: &str) -> Station {
-    let station =
-        Station::new(free_port(), &format!("mqtt.enabled = false\nevidence.ok_every = 1\nevidence.min_free_mib = 0\n{extra}"));
+    let station = Station::new(
+        free_port(),
+        &format!(
+            "mqtt.enabled = false\nevidence.ok_every = 1\nevidence.min_free_mib = 0\n\
+         pipeline.queue_frames = 32\n{extra}"
+        ),
+    );
     let data = root().join("tests/data/demo");
     for entry in std::fs::read_dir(data.join("frames")).unwrap() {
         let path = entry.unwrap().path();
