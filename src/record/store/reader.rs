@@ -189,12 +189,13 @@ impl StoreReader {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (mut events, mut bytes) = (0, 0);
         {
-            let mut size = transaction.prepare_cached("SELECT ifnull(sum(bytes), 0) FROM outbox WHERE seq BETWEEN ?1 AND ?2")?;
-            let mut rows = transaction.prepare_cached("DELETE FROM outbox WHERE seq BETWEEN ?1 AND ?2")?;
+            let mut rows = transaction.prepare_cached("DELETE FROM outbox WHERE seq BETWEEN ?1 AND ?2 RETURNING bytes")?;
             for &(first, last) in runs {
-                let run = (to_sql(first), to_sql(last));
-                bytes += from_sql(size.query_row(run, |r| r.get::<_, i64>(0))?);
-                events += rows.execute(run)? as u64;
+                let mut deleted = rows.query((to_sql(first), to_sql(last)))?;
+                while let Some(row) = deleted.next()? {
+                    bytes += from_sql(row.get(0)?);
+                    events += 1;
+                }
             }
             let oldest: Option<i64> = transaction.prepare_cached("SELECT min(seq) FROM outbox")?.query_row([], |r| r.get(0))?;
             let bound = last.saturating_sub(self.settings.history_events) + 1;
