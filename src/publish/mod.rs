@@ -19,6 +19,5 @@ mod window;
 pub use commands::Command;
 pub use desk::{Identity, Link, PublishStatus, RefusedReason};
 pub use mqtt::{PublishHandle, Publisher, ShutdownReport};
-pub use pump::DELETE_ROWS;
 pub use settings::{CommandSettings, Protocol, PublishSettings, TlsSettings};
 pub use topics::{CommandKind, Topics};

@@ -44,9 +44,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long acknowledgements of a backlog may gather before they are read. A broker sends them one by one, and waking for each costs more than
 /// all the rest of a result's way: while at least half the window is under way the broker has work for longer than this.
 const GATHER: Duration = Duration::from_micros(50);
-/// Acknowledged rows of a backlog that may gather before they are deleted, for no longer than a tick: a deletion writes whole pages of the database,
-/// and neighbours share them. A crash sends what has gathered again, marked as replayed.
-pub const DELETE_ROWS: usize = 512;
 /// Bytes that may wait for the socket before more rows are read.
 const MAX_OUT_BYTES: usize = 256 * 1024;
 /// Kept for `stopped` out of the time for ending.
@@ -120,7 +117,7 @@ struct Session {
     untold: bool,
     /// Number of the last row sent.
     cursor: u64,
-    /// Rows sent and not yet acknowledged.
+    /// Rows sent and not yet deleted: what a crash sends again.
     rows: usize,
     /// Numbers of rows acknowledged and not yet deleted.
     acknowledged: Vec<u64>,
@@ -140,12 +137,15 @@ impl Pump {
     pub(super) async fn run(mut self) -> ShutdownReport {
         let broker = self.settings.broker();
         let mut pause = self.settings.reconnect_min;
+        let mut last_chance = true;
         self.housekeep();
         let stopped_published = loop {
             if self.desk.stopping().is_some_and(|left| left.is_zero()) {
                 break false;
             }
+            let accepted = self.desk.counters.connections.load(Ordering::Relaxed);
             let (end, useful) = self.connection(&broker).await;
+            let accepted = self.desk.counters.connections.load(Ordering::Relaxed) > accepted;
             self.desk.counters.in_flight.store(0, Ordering::Relaxed);
             let link = match end {
                 End::Stopped => break true,
@@ -168,7 +168,11 @@ impl Pump {
                 }
             }
             if self.desk.stopping().is_some() {
-                break false;
+                // A connection that breaks just now says nothing of the broker; one that was not accepted does.
+                if !(accepted && last_chance) {
+                    break false;
+                }
+                last_chance = false;
             }
             self.wait(jittered(pause, self.desk.clock.mono_ns())).await;
             pause = (pause * 2).min(self.settings.reconnect_max);
@@ -489,7 +493,6 @@ impl Pump {
         match packet {
             Incoming::PubAck { pkid, refused } => match (s.window.settle(pkid), refused) {
                 (Some(Ticket::Row(seq)), None) => {
-                    s.rows -= 1;
                     s.acknowledged.push(seq);
                     s.cautious = false;
                 }
@@ -574,10 +577,10 @@ impl Pump {
         Ok(())
     }
 
-    /// Deletes acknowledged rows once [`DELETE_ROWS`] have gathered, no other is under way, or a tick has passed.
+    /// Deletes acknowledged rows once a quarter of the window has gathered, nothing else is under way, or a tick has passed.
     fn delete_if_due(&mut self, s: &mut Session, tick: bool) -> Result<(), Error> {
         let gathered = s.acknowledged.len();
-        if gathered > 0 && (tick || s.rows == 0 || gathered >= DELETE_ROWS) {
+        if gathered > 0 && (tick || gathered == s.rows || gathered >= (usize::from(self.settings.window) / 4).max(1)) {
             self.delete(s)?;
         }
         Ok(())
@@ -588,6 +591,7 @@ impl Pump {
             return Ok(());
         }
         self.reader.acknowledge(&s.acknowledged)?;
+        s.rows -= s.acknowledged.len();
         self.desk.counters.acknowledged.fetch_add(s.acknowledged.len() as u64, Ordering::Relaxed);
         s.acknowledged.clear();
         Ok(())

@@ -328,6 +328,32 @@ fn the_end_drains_says_stopped_and_disconnects() {
 }
 
 #[test]
+fn a_connection_that_breaks_at_the_end_is_made_again_once() {
+    for breaks in [1, 2] {
+        let mut rig = Rig::new(|_| {});
+        let mut peer = rig.accept();
+        rig.record(1);
+        let publisher = rig.publisher.take().unwrap();
+        let ending = std::thread::Builder::new().spawn(move || publisher.shutdown(LIMIT)).unwrap();
+        assert_eq!(peer.result().0, 1);
+        drop(peer);
+        let mut peer = rig.accept();
+        let (got, pkid, _) = peer.result();
+        assert_eq!(got, 1);
+        if breaks == 2 {
+            drop(peer);
+            assert_eq!(ending.join().unwrap(), ShutdownReport { stopped_published: false, outbox_events: 1 });
+            continue;
+        }
+        peer.ack(pkid);
+        let stopped = peer.publish();
+        peer.ack(stopped.pkid);
+        assert_eq!(peer.packet(), Packet::Disconnect);
+        assert_eq!(ending.join().unwrap(), ShutdownReport { stopped_published: true, outbox_events: 0 });
+    }
+}
+
+#[test]
 fn the_end_comes_in_time_whatever_the_broker_does() {
     // Nobody accepts, nobody acknowledges, nobody listens.
     for stage in 0..3 {

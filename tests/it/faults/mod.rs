@@ -1,6 +1,6 @@
 //! Faults done for real: brokers killed, frozen and refusing, connections cut and half-open, the daemon killed inside its commits, full
 //! disks, jumping clocks. After each run the subscriber's messages together must hold every number that was recorded, under one event id
-//! each, first seen in order, with no more repeats than the in-flight window allows for each new connection and the publisher for what it deletes at once.
+//! each, first seen in order, with no more repeats than the in-flight window allows for each new connection.
 //!
 //! The short form runs with the other tests. The long form, `make fault-test FAULTS=300`, does that many of each kind (a sixth of it
 //! where one fault takes seconds), each kind in a process of its own so that its memory is its own, and prints the table of

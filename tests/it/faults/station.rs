@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ssds::clock::{Clock, SystemClock, Timestamp};
-use ssds::publish::{DELETE_ROWS, Identity, PublishHandle, PublishSettings, PublishStatus, Publisher};
+use ssds::publish::{Identity, PublishHandle, PublishSettings, PublishStatus, Publisher};
 use ssds::record::event::{ClockState, InspectionEvent, Verdict, boot_id, new_event_id};
 use ssds::record::store::{Store, StoreReader, StoreSettings};
 
@@ -120,14 +120,12 @@ pub struct Report {
     name: String,
     faults: u64,
     pub connections: u64,
-    /// How often acknowledged results may not have been deleted.
-    pub undeleted: u64,
     pub growth_kib: u64,
 }
 
 impl Report {
     pub fn new(name: &str, faults: u64) -> Self {
-        Self { name: name.to_owned(), faults, connections: 0, undeleted: 0, growth_kib: 0 }
+        Self { name: name.to_owned(), faults, connections: 0, growth_kib: 0 }
     }
 
     /// Compares what was recorded with what came, prints the row and fails on any difference.
@@ -162,7 +160,7 @@ impl Report {
                 assert_eq!(&seen.results[seq].0, id, "{}: number {seq} is another event", self.name);
             }
             assert!(seen.first.is_sorted(), "{}: out of order: {:?}", self.name, seen.first);
-            let most = window * self.connections.saturating_sub(1) + DELETE_ROWS as u64 * self.undeleted;
+            let most = window * self.connections.saturating_sub(1);
             assert!(
                 duplicates <= most,
                 "{}: {duplicates} repeats, at most {most} for {} connections",
