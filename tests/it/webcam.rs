@@ -34,17 +34,19 @@ pub fn serve(pictures: Vec<Vec<u8>>, width: u16, height: u16) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let pictures = Arc::new(pictures);
-    std::thread::spawn(move || {
+    let listening = std::thread::Builder::new().name("usbip".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
             let pictures = Arc::clone(&pictures);
-            std::thread::spawn(move || {
+            let serving = std::thread::Builder::new().name("webcam".into()).spawn(move || {
                 // How a connection ends is the guest's affair: it shuts down, or the cable is off.
                 if let Err(e) = plugged_in(stream, &pictures, width, height) {
                     println!("webcam: {e}");
                 }
             });
+            serving.unwrap();
         }
     });
+    listening.unwrap();
     port
 }
 
@@ -92,7 +94,7 @@ fn plugged_in(mut stream: TcpStream, pictures: &Arc<Vec<Vec<u8>>>, width: u16, h
         more: Condvar::new(),
     });
     let (streaming, own) = (Arc::clone(&device), Arc::clone(pictures));
-    let pictures_out = std::thread::spawn(move || streaming.stream(&own, &bus_id));
+    let pictures_out = std::thread::Builder::new().name("pictures".into()).spawn(move || streaming.stream(&own, &bus_id))?;
     let largest = pictures.iter().map(Vec::len).max().unwrap_or(0) as u32;
     let ended = device.requests(&mut stream, width, height, largest);
     device.waiting.lock().unwrap().ended = true;
