@@ -1,4 +1,4 @@
-//! MJPG pictures of webcams.
+//! MJPG pictures of webcams to gray: JPEG files, often without Huffman tables (ITU-T T.81), at times torn.
 
 use std::borrow::Cow;
 
