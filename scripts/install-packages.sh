@@ -12,7 +12,7 @@ rust_amd64="rustc-web libstd-rust-web-dev:amd64"
 emulate="qemu-user"
 package="dpkg python3-pip binutils gzip"
 lint="lintian rpm"
-board="qemu-system-arm qemu-system-x86 qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot"
+board="qemu-system-arm qemu-system-x86 qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot ansible-core"
 guest="qemu-system-x86 busybox-static kmod cpio v4l-utils"
 
 wanted=""

@@ -21,7 +21,7 @@ self=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
 disk_mb=1500
 packages="base-files base-passwd bash coreutils dash debianutils diffutils dpkg findutils grep gzip hostname libpam-runtime
     libpam-modules ncurses-base ncurses-bin perl-base sed tar util-linux netbase adduser systemd systemd-sysv udev kmod mount mosquitto mosquitto-clients openssh-server sudo iproute2 procps login passwd
-    libc-bin v4l-utils init-system-helpers busybox-static ca-certificates openssl mawk $kernel_package"
+    libc-bin v4l-utils init-system-helpers busybox-static ca-certificates openssl mawk python3 $kernel_package"
 
 for tool in apt-get dpkg-deb mke2fs depmod modprobe cpio ssh-keygen; do
     PATH=$PATH:/usr/sbin:/sbin command -v $tool > /dev/null || fail 69 "$tool is missing (scripts/install-packages.sh board)"

@@ -254,6 +254,22 @@ tail -n 12 "$run/deploy4.log" | sed 's/^/   /'
 check "the new version runs" [ "$(installed) $(on 'systemctl is-active ssds')" = "$version+next active" ]
 check "no deploy touched the settings" [ "$(on sha256sum /etc/ssds/ssds.toml)" = "$settings" ]
 
+step "the fleet's playbook, as it stands in docs/deploy.md"
+if command -v ansible-playbook > /dev/null; then
+    sed -n '/^```yaml$/,/^```$/{/^```/!p}' docs/deploy.md > "$run/update.yml"
+    on cat /etc/ssds/ssds.toml | sed 's/^name = "board1"$/name = "{{ station }}"/' > "$run/ssds.toml.j2"
+    cp "$package" "$run/ssds_${version}_$board.deb"
+    printf '[stations]\nboard station=board1 ansible_python_interpreter=/usr/bin/python3\n' > "$run/stations"
+    ANSIBLE_SSH_ARGS="-F $run/ssh.conf -o BatchMode=yes" ANSIBLE_NOCOWS=1 ANSIBLE_LOCAL_TEMP="$run/ansible" \
+        ansible-playbook -i "$run/stations" -e "version=$version arch=$board" "$run/update.yml" > "$run/playbook.log" 2>&1 \
+        || { cat "$run/playbook.log"; fail "the playbook failed"; }
+    grep -E '^(TASK|ok|changed|board )' "$run/playbook.log" | sed 's/^/   /'
+    check "it put the other version in, which is active" [ "$(installed) $(on 'systemctl is-active ssds')" = "$version active" ]
+    check "its settings are the ones that were there" [ "$(on sha256sum /etc/ssds/ssds.toml)" = "$settings" ]
+else
+    echo "   skipped: ansible-playbook is missing (scripts/install-packages.sh board)"
+fi
+
 # -- reboot -----------------------------------------------------------------------------------------------------------------------------
 step "reboot"
 boot=$(on cat /proc/sys/kernel/random/boot_id)

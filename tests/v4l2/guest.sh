@@ -84,7 +84,7 @@ else
     # Loaders cannot be asked across machines: every library of the packages goes along.
     (cd "$cache/root" && find lib usr/lib -name '*.so*' -print0 | cpio -0 -p -d --quiet "$tree")
 fi
-cp "$root"/models/ssds{,-tiny}.{onnx,toml} "$tree/data/"
+cp "$root"/models/ssds-tiny.{onnx,toml} "$tree/data/"
 cp "$here/init" "$tree/init"
 chmod +x "$tree/init"
 (cd "$tree" && find . -print0 | cpio -0 -o -H newc --quiet) > "$cache/initrd"
