@@ -65,8 +65,8 @@ if [ -z "$package" ]; then
     WAY=quick SBOM=no PACKAGE_DIR=target/board scripts/package.sh deb "$board" | tee target/board/package.log
     package=$(tail -n 1 target/board/package.log)
 fi
-"$cargo" build --quiet --locked --example check_messages
-messages=${CARGO_TARGET_DIR:-$root/target}/debug/examples/check_messages
+"$cargo" build --quiet --locked --profile tools --example check_messages
+messages=${CARGO_TARGET_DIR:-$root/target}/tools/examples/check_messages
 
 rm -rf "$run"
 mkdir -p "$run"
