@@ -98,7 +98,7 @@ else
     package=$out/$name-${version//-/_}-1.$arch.rpm
     variant=()
     [ "$name" = ssds ] || variant=(--variant jetson)
-    "$cargo" generate-rpm --auto-req disabled --arch "$arch" "${variant[@]}" -s "version = \"${version//-/_}\"" -s "requires.glibc = \">= ${glibc}\"" --output "$package"
+    "$cargo" generate-rpm --auto-req disabled --arch "$arch" "${variant[@]}" -s "version = \"${version//-/_}\"" -s "requires = { systemd = \"*\", \"libstdc++\" = \"*\", glibc = \">= ${glibc}\" }" --output "$package"
 fi
 
 # -- bill of materials ------------------------------------------------------------------------------------------------------------------
