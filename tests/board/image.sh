@@ -6,7 +6,7 @@
 #
 # DIR gets vmlinuz, initrd.img, root.img (raw ext4), key and key.pub (ssh), known_hosts-key (the guest's host key). Made anew only when
 # this script has changed. The guest: systemd, sshd on 22, mosquitto on 1883, the kernel's virtual camera vivid as /dev/video0, user `board`
-# with sudo, dpkg's database filled in. Exit: 0 made or there, 69 a tool or the network is missing, 73 cannot write.
+# with sudo, Python for Ansible, dpkg's database filled in. Exit: 0 made or there, 69 a tool or the network is missing, 73 cannot write.
 set -euo pipefail
 
 fail() { code=$1; shift; echo "board image: $*" >&2; exit "$code"; }

@@ -7,7 +7,8 @@
 #   BOARD=amd64    a PC instead of an aarch64 board (quick where the machine has KVM); default arm64
 #
 # Steps: dry run, first installation, configuration, camera, template, start, messages at a subscriber here, hang, wrong settings, a version
-# that does not start, one that refuses the board, an update, reboot, removal, purge. Every wait has a limit that only ends a test that hangs.
+# that does not start, one that refuses the board, an update, the fleet's playbook, reboot, backup, removal, purge. Every wait has a limit that
+# only ends a test that hangs.
 # Exit: 0 all passed, or QEMU is missing (a line says so); 1 a check failed, with the guest's journal in target/board/run.
 set -euo pipefail
 
