@@ -31,14 +31,13 @@ repack() { # PACKAGE FILE
     tree=$dir/tree
     rm -rf "$tree"
     mkdir -p "$tree/DEBIAN"
+    # Two processes for all files, not three for each: a board is slow at starting programs.
     dpkg-query -L "$1" | while read -r path; do
-        if [ -d "$path" ] && [ ! -L "$path" ]; then
-            mkdir -p "$tree$path"
-        elif [ -e "$path" ] || [ -L "$path" ]; then
-            mkdir -p "$tree$(dirname "$path")"
-            cp -a "$path" "$tree$path"
-        fi
-    done
+        if [ -d "$path" ] && [ ! -L "$path" ]; then echo "$tree$path"; fi
+    done | xargs -d '\n' mkdir -p || return
+    dpkg-query -L "$1" | while read -r path; do
+        if [ -L "$path" ] || { [ -e "$path" ] && [ ! -d "$path" ]; }; then echo "$path"; fi
+    done | xargs -d '\n' cp -a --parents -t "$tree" || return
     if [ -f /usr/share/ssds/ssds.toml ]; then cp /usr/share/ssds/ssds.toml "$tree$settings"; fi
     dpkg-query -s "$1" | awk '/^(Status|Config-Version|Conffiles):/ { skip = 1; next } /^[^ ]/ { skip = 0 } !skip' > "$tree/DEBIAN/control"
     dpkg-query --control-list "$1" | while read -r part; do
@@ -46,7 +45,7 @@ repack() { # PACKAGE FILE
     done
     echo $settings > "$tree/DEBIAN/conffiles"
     for script in preinst postinst prerm postrm; do if [ -f "$tree/DEBIAN/$script" ]; then chmod 0755 "$tree/DEBIAN/$script"; fi; done
-    dpkg-deb -Zgzip -z1 --root-owner-group -b "$tree" "$2" > /dev/null && rm -rf "$tree"
+    dpkg-deb -Znone --root-owner-group -b "$tree" "$2" > /dev/null && rm -rf "$tree"
 }
 
 before=$(sum)

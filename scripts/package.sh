@@ -8,6 +8,7 @@
 #   PROGRAM          a built program to pack, instead of building one
 #   FEATURES         features beside the default ones
 #   SBOM=no          leave the bill of materials out
+#   COMPRESSION      of a .deb: xz (default), or gz at its fastest, for a board that unpacks slowly
 #   EXAMPLE_FLAGS    how cargo builds the program that writes manual pages and completions; default "--profile tools"
 # Prints the package's path last. Exit: 0 made, 64 usage, 69 a tool is missing, else the tool's.
 set -euo pipefail
@@ -24,6 +25,8 @@ name=${3:-ssds}
 case $kind in deb | rpm) ;; *) fail 64 "kind must be deb or rpm, got '$kind'" ;; esac
 case $name in ssds | ssds-jetson) ;; *) fail 64 "package must be ssds or ssds-jetson, got '$name'" ;; esac
 root=$(cd "$(dirname "$0")/.." && pwd)
+compression=${COMPRESSION:-xz}
+case $compression in xz | gz) ;; *) fail 64 "COMPRESSION must be xz or gz, got '$compression'" ;; esac
 cd "$root"
 cargo=${CARGO:-cargo}
 target=$arch-unknown-linux-gnu
@@ -35,10 +38,16 @@ export PATH=$root/target/tools/bin:$PATH
 tool() { # NAME VERSION
     command -v "cargo-$1" > /dev/null && return
     echo "package: installing cargo-$1 $2 below target/tools"
-    # A tool of packing is run a few times: little optimisation, soon compiled.
-    env -u RUSTC -u CARGO_TARGET_DIR CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        "$cargo" install --quiet --locked --root target/tools "cargo-$1" --version "$2" || fail 69 "cargo-$1 $2 cannot be installed"
+    # A tool of packing is run a few times: hardly optimised (but for its compressors), soon compiled.
+    env -u RUSTC -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=false "$cargo" install --debug --quiet --locked --root target/tools "cargo-$1" --version "$2" || fail 69 "cargo-$1 $2 cannot be installed"
 }
+
+# The packer is compiled while the program's compiler leaves a core idle.
+case $kind in
+    deb) tool deb 3.8.0 ;;
+    rpm) tool generate-rpm 0.21.1 ;;
+esac &
+packer=$!
 
 # -- what goes in ---------------------------------------------------------------------------------------------------------------------
 program=${PROGRAM:-}
@@ -79,22 +88,23 @@ if [ "$name" = ssds ]; then
 fi
 
 # -- pack -----------------------------------------------------------------------------------------------------------------------------
+wait $packer
 if [ "$kind" = deb ]; then
-    tool deb 3.8.0
     package=$out/${name}_${version}_$debian.deb
     variant=()
     [ "$name" = ssds ] || variant=(--variant jetson)
+    level=
+    if [ $compression = gz ]; then variant+=(--fast --compress-type gz) level=1; fi
     "$cargo" deb --quiet --locked --no-build --no-strip --target "$target" "${variant[@]}" --deb-version "$version" --output "$package"
     # The manifest states the release way's glibc; a quick build needs what it needs.
     if dpkg --compare-versions "$glibc" gt 2.31; then
         work=$(mktemp -d)
         dpkg-deb -R "$package" "$work/tree"
         sed -i "s/libc6 (>= 2.31)/libc6 (>= $glibc)/" "$work/tree/DEBIAN/control"
-        dpkg-deb -Zxz --root-owner-group -b "$work/tree" "$package" > /dev/null
+        dpkg-deb -Z${compression/gz/gzip} ${level:+-z$level} --root-owner-group -b "$work/tree" "$package" > /dev/null
         rm -rf "$work"
     fi
 else
-    tool generate-rpm 0.21.1
     package=$out/$name-${version//-/_}-1.$arch.rpm
     variant=()
     [ "$name" = ssds ] || variant=(--variant jetson)

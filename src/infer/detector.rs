@@ -16,7 +16,7 @@ use super::tile::{Pair, Plan, Shape, fill_table};
 use super::{ModelInfo, Settings};
 
 /// Side of the warm-up tile when the camera's size is not known, pixels.
-const WARM_UP_PX: usize = 256;
+const WARM_UP_PX: usize = 128;
 
 /// What went wrong with one frame; the source of [`Detector::detect`]'s errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

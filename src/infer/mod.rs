@@ -75,7 +75,7 @@ pub struct Settings {
     pub overlap_px: usize,
     /// Tiles computed at once.
     pub batch: usize,
-    /// (width, height) of the warm-up run, best the camera's; `None` = one tile of at most 256 px.
+    /// (width, height) of the warm-up run, best the camera's; `None` = one tile of at most 128 px.
     pub warm_up_px: Option<(usize, usize)>,
     /// SHA-256 that the model file must have, 64 hexadecimal digits.
     pub sha256: Option<String>,

@@ -170,6 +170,11 @@ for unit in getty@tty1.service serial-getty@$console.service systemd-pstore.serv
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+# Every reload of systemd runs all generators: none but fstab's has anything to say here.
+mkdir -p "$root/etc/systemd/system-generators"
+for generator in cryptsetup debug getty gpt-auto hibernate-resume integritysetup rc-local run system-update sysv veritysetup; do
+    ln -sf /dev/null "$root/etc/systemd/system-generators/systemd-$generator-generator"
+done
 mkdir -p "$root/var/log/journal" "$root/etc/systemd/journald.conf.d"
 printf '[Journal]\nStorage=persistent\nForwardToConsole=no\nSystemMaxUse=64M\n' > "$root/etc/systemd/journald.conf.d/board.conf"
 
