@@ -94,7 +94,7 @@ if [ "$kind" = deb ]; then
     variant=()
     [ "$name" = ssds ] || variant=(--variant jetson)
     level=
-    if [ $compression = gz ]; then variant+=(--fast --compress-type gz) level=1; fi
+    if [ $compression = gz ]; then variant+=(--fast --compress-type gz --compress-system) level=1; fi
     "$cargo" deb --quiet --locked --no-build --no-strip --target "$target" "${variant[@]}" --deb-version "$version" --output "$package"
     # The manifest states the release way's glibc; a quick build needs what it needs.
     if dpkg --compare-versions "$glibc" gt 2.31; then

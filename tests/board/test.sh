@@ -66,9 +66,8 @@ tests/board/image.sh "$image" "$board"
 tools=$!
 package=${PACKAGE:-}
 if [ -z "$package" ]; then
-    # For an emulated board: little optimisation, which changes no result, and a package that unpacks fast.
-    WAY=quick SBOM=no COMPRESSION=gz PACKAGE_DIR=target/board CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=false \
-        scripts/package.sh deb "$board" | tee target/board/package.log
+    # The program of `make cross`, in a package that an emulated board unpacks fast.
+    WAY=quick SBOM=no COMPRESSION=gz PACKAGE_DIR=target/board scripts/package.sh deb "$board" | tee target/board/package.log
     package=$(tail -n 1 target/board/package.log)
 fi
 wait $tools
