@@ -35,16 +35,17 @@ out=${PACKAGE_DIR:-target/package}
 mkdir -p "$out"
 export PATH=$root/target/tools/bin:$PATH
 
-tool() { # NAME VERSION
+tool() { # NAME VERSION [CARGO-ARGUMENT]
     command -v "cargo-$1" > /dev/null && return
     echo "package: installing cargo-$1 $2 below target/tools"
-    # A tool of packing is run a few times: hardly optimised (but for its compressors), soon compiled.
-    env -u RUSTC -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=false "$cargo" install --debug --quiet --locked --root target/tools "cargo-$1" --version "$2" || fail 69 "cargo-$1 $2 cannot be installed"
+    # A tool of packing is run a few times: little optimisation, soon compiled.
+    env -u RUSTC -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 "$cargo" install ${3:-} --quiet --locked --root target/tools "cargo-$1" --version "$2" || fail 69 "cargo-$1 $2 cannot be installed"
 }
 
 # The packer is compiled while the program's compiler leaves a core idle.
 case $kind in
-    deb) tool deb 3.8.0 ;;
+    deb) tool deb 3.8.0 --debug ;; # its compressor is optimised all the same
     rpm) tool generate-rpm 0.21.1 ;;
 esac &
 packer=$!
