@@ -63,8 +63,8 @@ cross: ## the daemon for aarch64, quick way (gcc); prints and checks the glibc i
 cross-release: ## the same for glibc 2.31 and newer (JetPack 5), by zig
 	@scripts/install-packages.sh build
 	@scripts/cross.sh --arch aarch64 --way release --features "$(CROSS_FEATURES)"
-pages: ## manual pages and shell completions into target/package/pages
-	$(CARGO) run --quiet --locked --profile tools --example cli_pages -- target/package/pages
+pages: ## manual pages and shell completions of packaging/, anew from the command line's own description (a test compares)
+	$(CARGO) run --quiet --locked --example cli_pages -- packaging
 deb: deb-amd64 deb-arm64 ## Debian packages for amd64 and arm64 into target/package, each with its bill of materials
 deb-amd64 deb-arm64: deb-%:
 	@scripts/install-packages.sh build package

@@ -8,7 +8,7 @@ use std::io::BufRead;
 use std::process::ExitCode;
 
 use serde_json::Value;
-use ssds::record::schema;
+use ssds::schema;
 
 /// One station's results.
 #[derive(Default)]

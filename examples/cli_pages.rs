@@ -1,6 +1,6 @@
 //! Manual pages and shell completions, made from the command line's own description.
 //!
-//! `cargo run --example cli_pages -- DIR` fills `DIR/man` (ssds.1, ssds-run.1, ...) and `DIR/completions` (bash, zsh, fish under the names
+//! `make pages` keeps those of packages in `packaging/`; `cargo run --example cli_pages -- DIR` fills `DIR/man` (ssds.1, ssds-run.1, ...) and `DIR/completions` (bash, zsh, fish under the names
 //! that the shells look for).
 
 use std::path::PathBuf;
@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn write(dir: &std::path::Path) -> std::io::Result<()> {
+/// Fills `dir/man` and `dir/completions` anew.
+pub fn write(dir: &std::path::Path) -> std::io::Result<()> {
     let (man, completions) = (dir.join("man"), dir.join("completions"));
     for folder in [&man, &completions] {
         if folder.is_dir() {

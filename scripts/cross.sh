@@ -2,7 +2,8 @@
 # Builds the daemon for a board.
 #
 # usage: scripts/cross.sh [--arch aarch64|x86_64] [--way quick|release] [--features LIST]
-#   --way quick    Debian's cross gcc links against its own glibc; for a board with a system as new as that
+#   --way quick    Debian's cross gcc links against its own glibc; for a board with a system as new as that. Dependencies are optimised less
+#                  (cross/quick.toml): for trials and tests
 #   --way release  cargo-zigbuild and zig link against glibc 2.31 (JetPack 5 and newer, Debian 11, Ubuntu 20.04); both come from PyPI by
 #                  pinned checksum into target/tools
 #
@@ -21,7 +22,7 @@ while [ $# -gt 0 ]; do
         --arch) arch=${2:?}; shift 2 ;;
         --way) way=${2:?}; shift 2 ;;
         --features) features=${2?}; shift 2 ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) fail 64 "unknown argument '$1'" ;;
     esac
 done
@@ -42,7 +43,7 @@ version=$("$compiler" --version | cut -d' ' -f2)
 echo "cross: $target by $compiler $version, $way way"
 export RUSTC=$compiler
 # Symbols would be a third of the package; panics name file and line all the same.
-export CARGO_PROFILE_RELEASE_STRIP=symbols
+export CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_RELEASE_DEBUG=false
 folder=${CARGO_TARGET_DIR:-$root/target}/cross
 arguments=(--release --locked --bin ssds --manifest-path "$root/Cargo.toml" --target-dir "$folder")
 [ -z "$features" ] || arguments+=(--features "$features")
@@ -91,7 +92,7 @@ else
         export "CARGO_TARGET_${upper}_LINKER=$gcc" "CC_$under=$gcc" "CXX_$under=$arch-linux-gnu-g++" "AR_$under=$arch-linux-gnu-ar"
         export "BINDGEN_EXTRA_CLANG_ARGS_$under=--sysroot=/usr/$arch-linux-gnu -I/usr/$arch-linux-gnu/include"
     fi
-    "$cargo" build "${arguments[@]}" --target "$target" || exit $?
+    "$cargo" build "${arguments[@]}" --config "$root/cross/quick.toml" --target "$target" || exit $?
     max=${MAX_GLIBC:-2.36}
 fi
 "$root/scripts/glibc-need.sh" --max "$max" "$folder/$target/release/ssds"

@@ -9,7 +9,6 @@
 #   FEATURES         features beside the default ones
 #   SBOM=no          leave the bill of materials out
 #   COMPRESSION      of a .deb: xz (default), or gz at its fastest, for a board that unpacks slowly
-#   EXAMPLE_FLAGS    how cargo builds the program that writes manual pages and completions; default "--profile tools"
 # Prints the package's path last. Exit: 0 made, 64 usage, 69 a tool is missing, else the tool's.
 set -euo pipefail
 
@@ -59,17 +58,15 @@ fi
 [ -f "$program" ] || fail 66 "no program $program"
 glibc=$(scripts/glibc-need.sh "$program" | sed -n 's/.*needs glibc //p')
 scripts/fetch-onnxruntime.sh --arch "$arch" "target/package/onnxruntime-$arch"
-# shellcheck disable=SC2086
-"$cargo" run --quiet --locked ${EXAMPLE_FLAGS:---profile tools} --example cli_pages -- target/package/pages
 
 stage=target/package/stage
 rm -rf "$stage"
 mkdir -p $stage/{bin,lib,doc,man,completions,units,schema,models,config,dropins}
 install -m 0755 "$program" $stage/bin/ssds
 install -m 0644 models/*.onnx models/*.toml $stage/models/
-cp target/package/pages/man/*.1 $stage/man/
+cp packaging/man/*.1 $stage/man/
 gzip -9n $stage/man/*.1
-cp target/package/pages/completions/* $stage/completions/
+cp packaging/completions/* $stage/completions/
 install -m 0644 config/schema/*.json $stage/schema/
 install -m 0644 config/ssds.toml $stage/config/
 install -m 0644 systemd/ssds.service systemd/ssds.sysusers systemd/ssds.tmpfiles systemd/genicam.conf systemd/jetson.conf $stage/units/

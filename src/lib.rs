@@ -24,6 +24,7 @@ pub mod overlay;
 pub mod prove;
 pub mod recipe;
 pub mod residual;
+pub mod schema;
 pub mod score;
 pub mod simulate;
 pub mod telemetry;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config;
 use crate::error::{Error, Kind, Result};
-use crate::record::schema;
+use crate::schema;
 
 /// What to print.
 #[derive(Debug, clap::Args)]

@@ -60,17 +60,23 @@ wait_for() { # SECONDS TEXT COMMAND...
 
 # -- what is needed ---------------------------------------------------------------------------------------------------------------------
 step "image and package"
-tests/board/image.sh "$image" "$board"
-# The host's own programs (pages, the checker of messages) and the packer are compiled while the cross compiler leaves a core idle.
-"$cargo" build --quiet --locked --profile tools --example check_messages --example cli_pages &
-tools=$!
+mkdir -p target/board
 package=${PACKAGE:-}
+packing=
 if [ -z "$package" ]; then
     # The program of `make cross`, in a package that an emulated board unpacks fast.
-    WAY=quick SBOM=no COMPRESSION=gz PACKAGE_DIR=target/board scripts/package.sh deb "$board" | tee target/board/package.log
-    package=$(tail -n 1 target/board/package.log)
+    WAY=quick SBOM=no COMPRESSION=gz PACKAGE_DIR=target/board scripts/package.sh deb "$board" > target/board/package.log 2>&1 &
+    packing=$!
 fi
-wait $tools
+tests/board/image.sh "$image" "$board"
+if [ -n "$packing" ]; then
+    wait $packing || { tail -n 40 target/board/package.log; fail "no package"; }
+    package=$(tail -n 1 target/board/package.log)
+    echo "$package"
+fi
+# The checker of messages is compiled while the board leaves a core idle.
+nice -n 19 "$cargo" build --quiet --locked --no-default-features --profile tools --example check_messages &
+tools=$!
 messages=${CARGO_TARGET_DIR:-$root/target}/tools/examples/check_messages
 
 rm -rf "$run"
@@ -112,7 +118,7 @@ leave() {
         tail -n 25 "$run/journal.log" >&2
     fi
     for name in root board; do ssh -F "$run/ssh.conf" -O exit $name > /dev/null 2>&1 || true; done
-    for pid in $subscriber $qemu; do kill "$pid" 2> /dev/null || true; done
+    for pid in $subscriber $qemu $tools; do kill "$pid" 2> /dev/null || true; done
     wait 2> /dev/null || true
     [ -n "${KEEP:-}" ] || rm -f "$run/disk.img"
     exit $status
@@ -299,6 +305,7 @@ wait_for 400 "results of the second boot" second_boot
 results "$((last + 1))" || fail "results after number $last were wanted"
 
 step "everything that came, from the outside"
+wait $tools || fail "check_messages cannot be built"
 "$messages" --from 1 < "$run/messages.log" > "$run/verdict.log" || { cat "$run/verdict.log"; fail "messages"; }
 sed 's/^/   /' "$run/verdict.log"
 grep -q 'over 2 boots' "$run/verdict.log" || fail "results of two boots were wanted"

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use ssds::clock::{Clock, SystemClock};
-use ssds::record::schema;
+use ssds::schema;
 
 use crate::guide::block;
 use crate::mqtt::broker::Mosquitto;

@@ -1,5 +1,7 @@
 //! Deployment: the unit's hardening and restart rules, command line.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use ssds::Kind;
@@ -8,6 +10,37 @@ use crate::support::{root, skipped, text};
 
 /// What the issue of hardening is measured by; systemd's own scale, 0 (best) to 10.
 const MAX_EXPOSURE: f64 = 2.0;
+
+/// What `make pages` runs.
+#[path = "../../examples/cli_pages.rs"]
+#[allow(dead_code)]
+mod cli_pages;
+
+/// Every file of the two folders by its name.
+fn pages(dir: &Path) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for folder in ["man", "completions"] {
+        for entry in std::fs::read_dir(dir.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("{folder}/{}", path.file_name().unwrap().to_string_lossy());
+            out.insert(name, std::fs::read_to_string(&path).unwrap());
+        }
+    }
+    out
+}
+
+#[test]
+fn packages_have_the_manual_pages_of_this_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    cli_pages::write(dir.path()).unwrap();
+    let (wanted, found) = (pages(dir.path()), pages(&root().join("packaging")));
+    assert!(wanted.len() > 40, "{}", wanted.len());
+    let names = |of: &BTreeMap<String, String>| of.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&wanted), "files of packaging/man and packaging/completions; `make pages` writes them anew");
+    for (name, text) in &wanted {
+        assert!(found[name] == *text, "packaging/{name} is not what the command line says; `make pages` writes it anew");
+    }
+}
 
 fn unit_text() -> String {
     std::fs::read_to_string(root().join("systemd/ssds.service")).unwrap()

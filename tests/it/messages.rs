@@ -13,7 +13,7 @@ use ssds::record::event::{InspectionEvent, Verdict, new_event_id};
 use ssds::record::message::{
     Alarm, AlarmCode, CommandResponse, Mode, Outcome, Processing, Reason, Severity, State, Stats, Takt, VisionState,
 };
-use ssds::record::schema;
+use ssds::schema;
 use ssds::record::store::Store;
 
 use crate::faults::station::{open, publish};

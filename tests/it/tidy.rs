@@ -8,7 +8,7 @@ use crate::support::root;
 /// Layers from the bottom up; a module may use its own layer and those below.
 const LAYERS: &[&[&str]] = &[
     &["error", "clock", "telemetry"],
-    &["frame", "geometry", "font", "golden", "shutdown", "logging"],
+    &["frame", "geometry", "font", "golden", "shutdown", "logging", "schema"],
     &[
         "align",
         "calibrate",

@@ -16,7 +16,7 @@ macro_rules! schema {
         MessageSchema {
             name: $name,
             topic: $topic,
-            text: include_str!(concat!("../../config/schema/", $name, ".v1.schema.json")),
+            text: include_str!(concat!("../config/schema/", $name, ".v1.schema.json")),
         }
     };
 }
