@@ -4,7 +4,7 @@
 set -eu
 
 build="libclang-dev pkg-config gcc make python3 ca-certificates"
-test="mosquitto mosquitto-clients libaravis-dev libusb-1.0-0-dev"
+test="mosquitto mosquitto-clients libaravis-dev libusb-1.0-0-dev python3-jsonschema"
 cross="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross binutils"
 # Rust for another machine, where rustup has none.
 rust_arm64="rustc-web libstd-rust-web-dev:arm64"
@@ -12,7 +12,7 @@ rust_amd64="rustc-web libstd-rust-web-dev:amd64"
 emulate="qemu-user"
 package="dpkg python3-pip binutils gzip"
 lint="lintian rpm"
-board="qemu-system-arm qemu-system-x86 qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot ansible-core"
+board="qemu-system-arm qemu-system-x86 qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot ansible-core python3-jsonschema"
 guest="qemu-system-x86 busybox-static kmod cpio v4l-utils"
 
 wanted=""

@@ -13,11 +13,7 @@ pub struct MessageSchema {
 
 macro_rules! schema {
     ($name:literal, $topic:literal) => {
-        MessageSchema {
-            name: $name,
-            topic: $topic,
-            text: include_str!(concat!("../config/schema/", $name, ".v1.schema.json")),
-        }
+        MessageSchema { name: $name, topic: $topic, text: include_str!(concat!("../config/schema/", $name, ".v1.schema.json")) }
     };
 }
 

@@ -34,7 +34,7 @@ fi
 for tool in mosquitto_sub ssh scp python3; do
     command -v $tool > /dev/null || { echo "test-board: $tool is missing (scripts/install-packages.sh board)" >&2; exit 69; }
 done
-cargo=${CARGO:-cargo}
+python3 -c "import jsonschema" || { echo "test-board: Python has no jsonschema (scripts/install-packages.sh board)" >&2; exit 69; }
 image=target/board/$board
 run=$root/target/board/run
 began=$(date +%s)
@@ -74,10 +74,6 @@ if [ -n "$packing" ]; then
     package=$(tail -n 1 target/board/package.log)
     echo "$package"
 fi
-# The checker of messages is compiled while the board leaves a core idle.
-nice -n 19 "$cargo" build --quiet --locked --no-default-features --profile tools --example check_messages &
-tools=$!
-messages=${CARGO_TARGET_DIR:-$root/target}/tools/examples/check_messages
 
 rm -rf "$run"
 mkdir -p "$run"
@@ -118,7 +114,7 @@ leave() {
         tail -n 25 "$run/journal.log" >&2
     fi
     for name in root board; do ssh -F "$run/ssh.conf" -O exit $name > /dev/null 2>&1 || true; done
-    for pid in $subscriber $qemu $tools; do kill "$pid" 2> /dev/null || true; done
+    for pid in $subscriber $qemu; do kill "$pid" 2> /dev/null || true; done
     wait 2> /dev/null || true
     [ -n "${KEEP:-}" ] || rm -f "$run/disk.img"
     exit $status
@@ -305,8 +301,7 @@ wait_for 400 "results of the second boot" second_boot
 results "$((last + 1))" || fail "results after number $last were wanted"
 
 step "everything that came, from the outside"
-wait $tools || fail "check_messages cannot be built"
-"$messages" --from 1 < "$run/messages.log" > "$run/verdict.log" || { cat "$run/verdict.log"; fail "messages"; }
+scripts/check-messages.py --from 1 < "$run/messages.log" > "$run/verdict.log" || { cat "$run/verdict.log"; fail "messages"; }
 sed 's/^/   /' "$run/verdict.log"
 grep -q 'over 2 boots' "$run/verdict.log" || fail "results of two boots were wanted"
 on 'ssds audit --db /var/lib/ssds/ssds.db' | sed 's/^/   /'

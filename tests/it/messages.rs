@@ -13,15 +13,15 @@ use ssds::record::event::{InspectionEvent, Verdict, new_event_id};
 use ssds::record::message::{
     Alarm, AlarmCode, CommandResponse, Mode, Outcome, Processing, Reason, Severity, State, Stats, Takt, VisionState,
 };
-use ssds::schema;
 use ssds::record::store::Store;
+use ssds::schema;
 
 use crate::faults::station::{open, publish};
 use crate::guide::{self, block, blocks};
 use crate::mqtt::broker::Mosquitto;
 use crate::mqtt::subscriber::Subscriber;
 use crate::mqtt::until;
-use crate::support::{Process, root, ssds, text};
+use crate::support::{Process, root, skipped, ssds, text};
 
 fn validators() -> BTreeMap<String, jsonschema::Validator> {
     schema::ALL
@@ -382,4 +382,66 @@ fn audit_listens_to_a_broker() {
     drop(publisher);
     let missing = ssds(&["audit", "--broker", "mqtt://127.0.0.1:1"]);
     assert_eq!(missing.status.code(), Some(69), "{}", text(&missing));
+}
+
+/// Runs scripts/check-messages.py on lines `topic payload`; exit code and what it said. `None` where Python has no jsonschema.
+fn checked(lines: &str, args: &[&str]) -> Option<(Option<i32>, String)> {
+    use std::io::Write as _;
+    let mut child = Command::new("python3")
+        .arg(root().join("scripts/check-messages.py"))
+        .args(args)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .ok()?;
+    // It may have ended already, for want of jsonschema.
+    let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code() != Some(69)).then(|| (output.status.code(), text(&output)))
+}
+
+#[test]
+fn the_checker_of_received_messages_finds_what_is_wrong() {
+    let sample = std::fs::read_to_string(root().join("config/schema/examples/inspection.json")).unwrap();
+    let line = |seq: u64, id: u64, change: (&str, &str)| {
+        let id = format!("\"event_id\":\"0193a6d2-7c11-7b3e-9f10-{id:012}\"");
+        let body = sample.trim().replace("\"seq\":184213", &format!("\"seq\":{seq}"));
+        let body = body.replace("\"event_id\":\"0193a6d2-7c11-7b3e-9f10-3d5b6c1e8a42\"", &id);
+        assert!(body.contains(&id) && body.contains(&format!("\"seq\":{seq},")) && body.contains(change.0), "{body}");
+        format!("plant/line/ssds/result/ng {}\n", body.replace(change.0, change.1))
+    };
+    let same = ("\"verdict\"", "\"verdict\"");
+    let good = format!(
+        "other/topic no matter\nplant/line/ssds/status (null)\n{}{}{}",
+        line(1, 1, same),
+        line(2, 2, same),
+        line(2, 2, same)
+    );
+    let Some((code, said)) = checked(&good, &["--from", "1"]) else {
+        skipped("the_checker_of_received_messages_finds_what_is_wrong", "Python has no jsonschema");
+        return;
+    };
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("aoi1: 2 results, 1 to 2, 0 missing, 1 repeats, NG 2, over 1 boots"), "{said}");
+    for (lines, args, fault) in [
+        (String::new(), &[][..], "FAULT no result came"),
+        (line(1, 1, same) + &line(3, 3, same), &[], "FAULT aoi1: 1 results missing from 1 to 3"),
+        (line(2, 2, same), &["--from", "1"], "FAULT aoi1: 1 results missing from 1 to 2"),
+        (line(1, 1, same) + &line(1, 2, same), &[], "seq 1 came with two event ids"),
+        (line(1, 1, ("\"verdict\":\"NG\"", "\"verdict\":\"PERHAPS\"")), &[], "'PERHAPS' is not one of"),
+        (line(1, 1, ("2026-11-23T02:48:46.123456Z", "2026-11-31T02:48:46Z")), &[], "is not a 'date-time' at $.captured_at"),
+        (good.clone() + "plant/ssds/gossip {}\n", &[], "plant/ssds/gossip: no such topic"),
+        (good.clone() + "plant/ssds/state {\n", &[], "plant/ssds/state: not JSON"),
+    ] {
+        let (code, said) = checked(&lines, args).unwrap();
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(fault), "wanted {fault} in:\n{said}");
+    }
+    // Every topic of the contract is known to it.
+    for s in schema::ALL {
+        let level = s.topic.split('/').next().unwrap();
+        let (_, said) = checked(&format!("plant/ssds/{level}/x {{}}\n"), &[]).unwrap();
+        assert!(!said.contains("no such topic") && said.contains(&format!("{} 1", s.name)), "{level}: {said}");
+    }
 }
