@@ -4,7 +4,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::text;
+use sha2::{Digest, Sha256};
+use ssds::train::config::TrainConfig;
+
+use crate::support::{root, text};
 
 const SETTINGS: &str = "
 preset = 'micro'
@@ -185,4 +188,22 @@ fn a_run_starts_from_the_model_of_another_and_says_so() {
     let refused = run(&["train", "--out", &path(folder.path(), "c"), "--preset", "tiny", "--init", &model]);
     assert_eq!(refused.status.code(), Some(65), "{}", text(&refused));
     assert!(text(&refused).contains("holds preset micro, whose weights do not fit preset tiny"), "{}", text(&refused));
+}
+
+#[test]
+fn shipped_networks_are_what_their_cards_say() {
+    for name in ["ssds", "ssds-tiny"] {
+        let models = root().join("models");
+        let card: toml::Table = std::fs::read_to_string(models.join(format!("{name}.toml"))).unwrap().parse().unwrap();
+        let bytes = std::fs::read(models.join(card["file"].as_str().unwrap())).unwrap();
+        let sum: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(card["sha256"].as_str(), Some(sum.as_str()), "{name}");
+        // The command's settings, where it names some, are there and are the card's.
+        let command = card["command"].as_str().unwrap();
+        let Some(file) = command.split_whitespace().skip_while(|word| *word != "--config").nth(1) else { continue };
+        let settings = TrainConfig::load(&root().join(file)).unwrap();
+        settings.check().unwrap();
+        assert_eq!(card["seed"].as_integer(), Some(settings.seed as i64), "{name}: {file}");
+        assert_eq!(card["steps"].as_integer(), Some(settings.steps as i64), "{name}: {file}");
+    }
 }
