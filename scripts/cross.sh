@@ -43,7 +43,7 @@ version=$("$compiler" --version | cut -d' ' -f2)
 echo "cross: $target by $compiler $version, $way way"
 export RUSTC=$compiler
 # Symbols would be a third of the package; panics name file and line all the same.
-export CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_RELEASE_DEBUG=false
+export CARGO_PROFILE_RELEASE_STRIP=symbols
 folder=${CARGO_TARGET_DIR:-$root/target}/cross
 arguments=(--release --locked --bin ssds --manifest-path "$root/Cargo.toml" --target-dir "$folder")
 [ -z "$features" ] || arguments+=(--features "$features")
