@@ -30,6 +30,10 @@ $(ORT_LIB): scripts/fetch-onnxruntime.sh
 .PHONY: runtime
 runtime: $(ORT_LIB) ## ONNX Runtime's CPU library into runtime/ (from the PyPI wheel, by pinned checksum)
 
+.PHONY: runtime-gpu
+runtime-gpu: ## ONNX Runtime's GPU build with CUDA and cuDNN into runtime/gpu/, for a PC with an NVIDIA card (2 GB)
+	@scripts/fetch-onnxruntime-gpu.sh $(RUNTIME)/gpu
+
 $(CHECKER): scripts/fetch-checker.sh
 	@scripts/fetch-checker.sh $(RUNTIME)/checker
 .PHONY: checker
@@ -103,6 +107,10 @@ test-v4l2-aarch64: deps-test runtime ## the same in an aarch64 guest, with the p
 	    ORT_DYLIB_PATH=$(abspath $(ORT_LIB)) $(CARGO) test --locked --features $(TEST_FEATURES) --test it v4l2:: -- --nocapture
 camera-cycles: deps-test ## CAMERA_CYCLES (200) times a GigE camera is unplugged and plugged in again: leaks, times
 	CAMERA_CYCLES=$(or $(CAMERA_CYCLES),200) $(CARGO) test --locked --features $(TEST_FEATURES) --lib gige:: -- --nocapture
+.PHONY: test-vulkan
+test-vulkan: deps ## training's step on a Vulkan device, beside the processor's: the GPU's, or Mesa's software device
+	@scripts/install-packages.sh vulkan || echo "test-vulkan: going on without them"
+	SSDS_VULKAN_REQUIRED=1 $(CARGO) test --locked --no-default-features --features train-vulkan --lib train::engine:: -- --nocapture
 .PHONY: test-aarch64
 test-aarch64: ## registration's tests as an aarch64 program under qemu-user (NEON and plain)
 	@scripts/install-packages.sh build cross emulate
@@ -115,6 +123,7 @@ clippy: deps-test ## lints for everything that the tests build
 clippy-all: clippy ## lints for the other feature sets too
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features train -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features train-vulkan,train-cuda -- -D warnings
 deny: ## licences, bans, sources, and advisories when their database can be fetched; installs cargo-deny below target/ when missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || test -x target/tools/bin/cargo-deny || \
 	    $(CARGO) install cargo-deny --debug --locked --version 0.20.2 --root target/tools

@@ -13,6 +13,7 @@ emulate="qemu-user"
 package="dpkg python3-pip binutils gzip"
 lint="lintian rpm"
 board="qemu-system-arm qemu-system-x86 qemu-system-data ipxe-qemu kmod cpio e2fsprogs debian-archive-keyring openssh-client mosquitto-clients fakeroot ansible-core python3-jsonschema"
+vulkan="mesa-vulkan-drivers libvulkan1"
 guest="qemu-system-x86 busybox-static kmod cpio v4l-utils"
 
 wanted=""
@@ -28,7 +29,8 @@ for group in "$@"; do
         lint) wanted="$wanted $lint" ;;
         board) wanted="$wanted $board" ;;
         guest) wanted="$wanted $guest" ;;
-        *) echo "install-packages: group must be build, test, cross, rust-arm64, rust-amd64, emulate, package, lint, board or guest, got $group" >&2; exit 64 ;;
+        vulkan) wanted="$wanted $vulkan" ;;
+        *) echo "install-packages: group must be build, test, cross, rust-arm64, rust-amd64, emulate, package, lint, board, guest or vulkan, got $group" >&2; exit 64 ;;
     esac
 done
 

@@ -6,13 +6,16 @@
 //! tried after it. A place that is only customary is passed over with a warning when its library does not fit. The error names every place
 //! with what was wrong there.
 //!
+//! A GPU build needs NVIDIA's own libraries, which the dynamic loader looks for in the system's folders only. Those that lie in the same
+//! folder as ONNX Runtime ([`Library::load_companions`]) are taken from there, so that one folder holds all that a station needs.
+//!
 //! Limits: one library a process, for good (ONNX Runtime cannot be unloaded); asking for another one afterwards is an error. At least
 //! version 1.[`OLDEST_MINOR`] is needed.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use crate::error::{Error, Kind, Result};
 
@@ -44,6 +47,53 @@ impl Library {
     pub(super) fn environment(&self) -> &ort::environment::Environment {
         &self.environment
     }
+
+    /// Loads NVIDIA's libraries out of this library's folder, once a process: what is loaded is not looked for elsewhere. One that cannot be
+    /// loaded is left to the dynamic loader, with a warning; the provider that needs it then says what it misses.
+    pub(super) fn load_companions(&self) {
+        static LOADED: Once = Once::new();
+        LOADED.call_once(|| {
+            for path in companions(self.path.parent().unwrap_or(Path::new("."))) {
+                match ort::util::preload_dylib(&path) {
+                    Ok(()) => log::debug!("{} is loaded", path.display()),
+                    Err(error) => log::warn!("{} cannot be loaded: {}", path.display(), chain(&error)),
+                }
+            }
+        });
+    }
+}
+
+/// What the CUDA and the TensorRT provider are linked with, each after what it needs itself. The rest of cuDNN and TensorRT is found by
+/// these, as they look into their own folder.
+const COMPANIONS: [&str; 8] = [
+    "libcudart.so",
+    "libcublasLt.so",
+    "libcublas.so",
+    "libcurand.so",
+    "libcufft.so",
+    "libcudnn.so",
+    "libnvinfer.so",
+    "libnvonnxparser.so",
+];
+
+/// The files of [`COMPANIONS`] that are in `folder`, in that order.
+fn companions(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    COMPANIONS.into_iter().map(|name| newest_in(folder, name)).filter(|path| path.exists())
+}
+
+/// What went wrong, in the library's words, without the positions in its source code and the names of its functions around them.
+pub(super) fn reason(message: &str) -> &str {
+    const STATUS: &str = "[ONNXRuntimeError] : ";
+    const CUDA: &str = "CUDA failure ";
+    let mut words = message.trim();
+    if let Some((_, status)) = words.rsplit_once(STATUS) {
+        // "1 : FAIL : " before the words
+        words = status.splitn(3, " : ").last().unwrap_or(status);
+    }
+    if let Some(at) = words.find(CUDA) {
+        words = words[at..].split(" ; GPU=").next().unwrap_or(words);
+    }
+    words.trim()
 }
 
 /// A place where the library may be.
@@ -109,13 +159,17 @@ fn library_file(path: &Path) -> PathBuf {
 
 /// `libonnxruntime.so`, else the highest `libonnxruntime.so.*` of the folder.
 fn library_file_in(folder: &Path) -> PathBuf {
-    const NAME: &str = "libonnxruntime.so";
-    let plain = folder.join(NAME);
+    newest_in(folder, "libonnxruntime.so")
+}
+
+/// The file `library`, else the one with the highest version after it, such as `library.1.31.1`; `library` when there is none.
+fn newest_in(folder: &Path, library: &str) -> PathBuf {
+    let plain = folder.join(library);
     if plain.exists() {
         return plain;
     }
     let version = |name: &str| -> Option<Vec<u32>> {
-        name.strip_prefix(NAME)?.strip_prefix('.')?.split('.').map(|part| part.parse().ok()).collect()
+        name.strip_prefix(library)?.strip_prefix('.')?.split('.').map(|part| part.parse().ok()).collect()
     };
     let found = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
         let name = entry.file_name();
@@ -261,5 +315,53 @@ fn check_elf(path: &Path) -> Result<(), String> {
     match ends.max() {
         Some(end) if end <= length => Ok(()),
         end => Err(format!("is cut short: it has {length} bytes, its header asks for {}", end.unwrap_or(1))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As ONNX Runtime 1.31.1 for CUDA 13 says it, on a machine without CUDA's libraries, without a driver, and with a driver but no GPU.
+    #[test]
+    fn reasons_are_freed_of_source_positions() {
+        let position = "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2043 onnxruntime::Provider& \
+                        onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : ";
+        let missing = "Failed to load library /opt/onnxruntime/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open \
+                       shared object file: No such file or directory";
+        assert_eq!(reason(&format!("{position}{missing}")), missing);
+        let option = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static \
+                      onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::FromProviderOptions(const \
+                      onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to parse \
+                      provider option \"device_id\": CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=station4 ; \
+                      file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc ; line=70 ; \
+                      expr=cudaGetDeviceCount(&num_devices);";
+        assert_eq!(reason(option), "CUDA failure 100: no CUDA-capable device is detected");
+        let call = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW, void, \
+                    onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*) CUDA failure 2: out of memory ; GPU=0 ; \
+                    hostname=station4 ; file=/onnxruntime_src/cuda_allocator.cc ; line=1 ; expr=cudaMalloc((void**)&p, size);";
+        assert_eq!(reason(call), "CUDA failure 2: out of memory");
+        let plain = " CUDA execution provider is not enabled in this build. ";
+        assert_eq!(reason(plain), plain.trim());
+        assert_eq!(reason("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Node (Conv_3) : failed"), "Node (Conv_3) : failed");
+    }
+
+    #[test]
+    fn companions_are_taken_in_the_order_in_which_they_need_one_another() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(companions(folder.path()).count(), 0);
+        for name in [
+            "libcudnn.so.9",
+            "libcudnn_ops.so.9",
+            "libcublas.so.12",
+            "libcublas.so.13",
+            "libcudart.so.13",
+            "libnvinfer.so",
+            "libz.so.1",
+        ] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> = companions(folder.path()).map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        assert_eq!(names, ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9", "libnvinfer.so"]);
     }
 }

@@ -15,7 +15,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use crate::error::{Error, Result};
 
 use super::Settings;
-use super::library::Library;
+use super::library::{Library, reason};
 
 /// What computes the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -138,11 +138,12 @@ pub fn build(
             _ if allow_cpu => builder,
             _ => builder.with_disable_cpu_fallback()?,
         }
-        .with_execution_providers(dispatches(settings, provider, profile, engines))?;
+        .with_execution_providers(dispatches(library, settings, provider, profile, engines))?;
         builder.commit_from_memory(bytes)
     };
     let fault = |error: ort::Error| {
-        let error = format!("provider {provider}: {}", error.message().trim());
+        log::debug!("provider {provider}: {}", error.message().trim());
+        let error = format!("provider {provider}: {}", reason(error.message()));
         if provider == Provider::Cpu { Error::data(error) } else { Error::unavailable(error) }
     };
     match commit(false) {
@@ -163,9 +164,9 @@ pub fn build(
 /// # Errors
 /// As [`build`].
 pub fn probe(library: &Library, settings: &Settings, provider: Provider, profile: &Profile) -> Result<()> {
-    let registered =
-        builder(library, settings).and_then(|b| Ok(b.with_execution_providers(dispatches(settings, provider, profile, None))?));
-    registered.map(drop).map_err(|error| Error::unavailable(format!("provider {provider}: {}", error.message().trim())))
+    let registered = builder(library, settings)
+        .and_then(|b| Ok(b.with_execution_providers(dispatches(library, settings, provider, profile, None))?));
+    registered.map(drop).map_err(|error| Error::unavailable(format!("provider {provider}: {}", reason(error.message()))))
 }
 
 fn builder(library: &Library, settings: &Settings) -> Result<SessionBuilder, ort::Error> {
@@ -192,11 +193,15 @@ fn affinities(cpus: &[usize], threads: usize) -> Option<String> {
 }
 
 fn dispatches(
+    library: &Library,
     settings: &Settings,
     provider: Provider,
     profile: &Profile,
     engines: Option<&Path>,
 ) -> Vec<ep::ExecutionProviderDispatch> {
+    if provider != Provider::Cpu {
+        library.load_companions();
+    }
     let cuda = || ep::CUDA::default().with_device_id(settings.device).with_tf32(settings.tf32).build().error_on_failure();
     match provider {
         Provider::Cpu => Vec::new(),

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 
 use super::contract::{INPUT, OUTPUT};
 use super::detector::Fault;
+use super::library::reason;
 
 /// Shapes kept: whole frame, full batch and last batch of two frame sizes.
 const MAX_SHAPES: usize = 4;
@@ -98,7 +99,7 @@ impl Runner {
 }
 
 fn failed(error: ort::Error) -> Error {
-    Fault::Failed.error(error.message().trim())
+    Fault::Failed.error(reason(error.message()))
 }
 
 fn check_scores(scores: &[f32], width: usize, height: usize) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The trainer: simulation in, ONNX model out (feature `train`).
 //!
 //! Reading order: [`spec`] (the network's parts), [`config`] (a run's settings), [`batch`] (simulated crops), [`net`] (the network on
-//! burn), [`cpu`] (the same by hand for processors), [`phase`] and [`loss`] (L_irr and L), [`engine`] (a step), [`optim`], [`validate`],
+//! burn), [`cpu`] (the same by hand for processors), [`phase`] and [`loss`] (L_irr and L), [`device`] (where it is computed), [`engine`] (a step), [`optim`], [`validate`],
 //! [`checkpoint`], [`init`] (weights to start from), [`run`] (the loop), [`report`], [`onnx`] and [`export`] (the model file), [`evaluate`] and [`ablate`] (what it is worth), [`measure`], [`cli`]. burn is used in this module only.
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "shapes such as [out][in] are written in brackets")]
@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod cpu;
+pub mod device;
 pub mod engine;
 pub mod evaluate;
 pub mod export;
