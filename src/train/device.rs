@@ -35,15 +35,17 @@ pub fn compare(kind: DeviceKind, got: &Trial, wanted: &Trial) -> Result<()> {
     };
     for ((name, got), wanted) in ["MSE", "BCE", "Dice", "L_irr"].iter().zip(got.losses).zip(wanted.losses) {
         let difference = f64::from(got - wanted).abs();
-        // NaN is not within the tolerance either
-        if !(difference <= LOSS_TOLERANCE * f64::from(wanted).abs().max(1e-3)) {
+        // false for NaN too
+        let within = difference <= LOSS_TOLERANCE * f64::from(wanted).abs().max(1e-3);
+        if !within {
             return refuse(format!("the loss {name} is {got}, wanted {wanted} within {} %", 100.0 * LOSS_TOLERANCE));
         }
     }
     for (name, got, wanted) in [("gradient", &got.gradient, &wanted.gradient), ("map", &got.logits, &wanted.logits)] {
         let length = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         let share = length(&mut got.iter().zip(wanted).map(|(g, w)| g - w)) / length(&mut wanted.iter().copied());
-        if got.len() != wanted.len() || !(share <= VECTOR_TOLERANCE) {
+        let within = got.len() == wanted.len() && share <= VECTOR_TOLERANCE;
+        if !within {
             return refuse(format!(
                 "the {name} is off by {:.1} % of its length, wanted {} %",
                 100.0 * share,
