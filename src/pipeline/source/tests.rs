@@ -170,6 +170,14 @@ impl Line {
         start.elapsed()
     }
 
+    fn wait_for_opened(&self, times: u64) {
+        let start = Instant::now();
+        while self.opened.load(Ordering::SeqCst) < times {
+            assert!(start.elapsed() < PATIENCE, "the camera was not opened {times} times");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn switch(&self, trigger: Trigger) {
         *self.product.write().unwrap() = Some(product(trigger));
     }
@@ -291,13 +299,11 @@ fn a_recipe_switches_the_trigger_mode_between_two_parts() {
 #[test]
 fn a_hardware_trigger_s_frame_carries_the_ids_given_before_it() {
     let (line, tell) = Line::told(SOFTWARE, 0);
+    // First in the mode of the start: a switch that comes before would have the camera opened once only.
+    line.wait_for_opened(1);
     line.switch(Trigger::Hardware);
+    line.wait_for_opened(2);
     line.wait_for("hardware mode", |f| f.triggered && f.camera_values.contains_key("exposure_us"));
-    let start = Instant::now();
-    while line.opened.load(Ordering::SeqCst) < 2 {
-        assert!(start.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(2));
-    }
     // The input takes pictures of parts that nobody named.
     tell.send(Act::Frame(1)).unwrap();
     let job = line.job();
@@ -406,12 +412,7 @@ fn triggers_without_a_camera_are_answered_at_once() {
     assert_eq!((part(&job), code(&job)), ("SN1", "CAMERA_LOST"));
     assert!(job.fault.as_ref().unwrap().message.contains("not there"), "{:?}", job.fault);
     // And it is tried for ever.
-    let tries = line.opened.load(Ordering::SeqCst);
-    let start = Instant::now();
-    while line.opened.load(Ordering::SeqCst) < tries + 2 {
-        assert!(start.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    line.wait_for_opened(line.opened.load(Ordering::SeqCst) + 2);
 }
 
 #[test]
