@@ -123,7 +123,8 @@ clippy: deps-test ## lints for everything that the tests build
 clippy-all: clippy ## lints for the other feature sets too
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features train -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features --features train-vulkan,train-cuda -- -D warnings
+	# DOCS_RS: lints need none of the LLVM that burn's `cuda` would load from GitHub to link with
+	DOCS_RS=1 $(CARGO) clippy --locked --all-targets --no-default-features --features train-vulkan,train-cuda -- -D warnings
 deny: ## licences, bans, sources, and advisories when their database can be fetched; installs cargo-deny below target/ when missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || test -x target/tools/bin/cargo-deny || \
 	    $(CARGO) install cargo-deny --debug --locked --version 0.20.2 --root target/tools

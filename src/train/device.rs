@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::train::config::DeviceKind;
 
 /// Largest share by which a device's loss may differ from the processor's. TensorFloat-32 products stay well below.
@@ -24,7 +24,7 @@ pub struct Trial {
 /// Whether `got` is what the processor computed.
 ///
 /// # Errors
-/// [`Kind::Unavailable`] with the first value that is not.
+/// [`Kind::Unavailable`](crate::error::Kind::Unavailable) with the first value that is not.
 pub fn compare(kind: DeviceKind, got: &Trial, wanted: &Trial) -> Result<()> {
     let refuse = |what: String| {
         let name = format!("{kind:?}").to_lowercase();
@@ -87,7 +87,7 @@ fn open_vulkan() -> Result<Device> {
 #[cfg(not(feature = "train-vulkan"))]
 fn open_vulkan() -> Result<Device> {
     Err(Error::new(
-        Kind::Usage,
+        crate::error::Kind::Usage,
         "--device vulkan: this ssds-train was built without it; build with --features train-vulkan, or use --device cpu",
     ))
 }
@@ -109,7 +109,7 @@ fn open_cuda() -> Result<Device> {
 #[cfg(not(feature = "train-cuda"))]
 fn open_cuda() -> Result<Device> {
     Err(Error::new(
-        Kind::Usage,
+        crate::error::Kind::Usage,
         "--device cuda: this ssds-train was built without it; build with --features train-cuda, or use --device cpu",
     ))
 }
