@@ -120,10 +120,10 @@ fmt: ## formatting
 clippy: deps-test ## lints for everything that the tests build
 	$(CARGO) clippy --locked --all-targets --features $(TEST_FEATURES) -- -D warnings
 .PHONY: clippy-all
+# DOCS_RS: burn's `cuda` would otherwise load an LLVM from GitHub to link with, of which lints need nothing.
 clippy-all: clippy ## lints for the other feature sets too
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features train -- -D warnings
-	# DOCS_RS: lints need none of the LLVM that burn's `cuda` would load from GitHub to link with
 	DOCS_RS=1 $(CARGO) clippy --locked --all-targets --no-default-features --features train-vulkan,train-cuda -- -D warnings
 deny: ## licences, bans, sources, and advisories when their database can be fetched; installs cargo-deny below target/ when missing
 	@$(CARGO) deny --version >/dev/null 2>&1 || test -x target/tools/bin/cargo-deny || \
