@@ -83,7 +83,7 @@ rpm: ## RPM packages for x86-64 and aarch64 into target/package
 deploy: ## this version to a board: make deploy HOST=user@board [DEPLOY_FLAGS="--dry-run --name ssds-jetson --timeout 300"]
 	@scripts/deploy.sh $(DEPLOY_FLAGS) $(HOST)
 test-board: ## the whole of it on a virtual aarch64 board with a virtual camera (QEMU); skipped where that is missing
-	@scripts/install-packages.sh board || echo "test-board: going on without them"
+	@scripts/install-packages.sh build cross package board || echo "test-board: going on without them"
 	@tests/board/test.sh
 
 # -- checks ---------------------------------------------------------------------------------------------------------------------
